@@ -1,0 +1,417 @@
+package runner
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Errors of the client.
+var (
+	// ErrNoRunner is returned by Dial where no runner serves the directory.
+	ErrNoRunner = errors.New("no runner")
+	// ErrClosed is returned once the client has been closed.
+	ErrClosed = errors.New("runner: client is closed")
+)
+
+// A ProtocolError is returned by Dial where the runner speaks another protocol.
+type ProtocolError struct {
+	Got, Want string
+}
+
+func (e *ProtocolError) Error() string {
+	return fmt.Sprintf("runner speaks protocol %s, not %s", e.Got, e.Want)
+}
+
+// A Client is one agent's connection to a runner. Its methods may be called
+// from several goroutines.
+//
+// When the connection breaks every method returns the error; what was on its
+// way is then not known. Dial again and List: the mark tells which starts
+// arrived.
+type Client struct {
+	conn           net.Conn
+	runnerID, boot string
+	pid            int
+	version        string
+	writing        sync.Mutex
+	buf            []byte
+	mu             sync.Mutex
+	more           chan struct{} // holds an element while events or err are to be seen
+	room           *sync.Cond    // on mu: events were taken
+	events         []Event
+	waiting        map[uint64]chan *decoder
+	lastRequest    uint64
+	err            error
+}
+
+const (
+	// writeTimeout ends a connection to a runner that does not read.
+	writeTimeout = 30 * time.Second
+	// maxPending is how many events wait for Next before the client stops
+	// reading.
+	maxPending = 1 << 16
+)
+
+// Dial connects to the runner of cfg.Dir. The error is ErrNoRunner where none
+// serves it, and a *ProtocolError where it speaks another protocol.
+func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socketPath(cfg.Dir))
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w in %s", ErrNoRunner, cfg.Dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the runner: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	c := &Client{conn: conn, waiting: make(map[uint64]chan *decoder), more: make(chan struct{}, 1)}
+	c.room = sync.NewCond(&c.mu)
+	r := bufio.NewReaderSize(conn, 64<<10)
+	err = c.hello(r)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("greeting the runner: %w", err)
+	}
+	go c.read(r)
+	return c, nil
+}
+
+func (c *Client) hello(r *bufio.Reader) error {
+	if _, err := fmt.Fprintf(c.conn, "cbsdmq-agent %d\n", Protocol); err != nil {
+		return err
+	}
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	f := strings.Fields(line)
+	if len(f) < 2 || f[0] != "cbsdmq-runner" {
+		return fmt.Errorf("unexpected greeting %q", line)
+	}
+	if want := fmt.Sprint(Protocol); f[1] != want {
+		return &ProtocolError{Got: f[1], Want: want}
+	}
+	if len(f) < 6 {
+		return fmt.Errorf("unexpected greeting %q", line)
+	}
+	c.runnerID, c.boot, c.version = f[2], f[3], f[5]
+	_, err = fmt.Sscan(f[4], &c.pid)
+	return err
+}
+
+// RunnerID is that of the runner at the other end; it is new with every start
+// of a runner.
+func (c *Client) RunnerID() string { return c.runnerID }
+
+// PID is the runner's pid.
+func (c *Client) PID() int { return c.pid }
+
+// Version is that of the runner's program.
+func (c *Client) Version() string { return c.version }
+
+// Start sends starts, in their order, in one write. It does not wait: Events
+// tell what became of each.
+func (c *Client) Start(starts ...Start) error {
+	return c.send(frameStart, func(b []byte) []byte {
+		b = binary.AppendUvarint(b, uint64(len(starts)))
+		for i := range starts {
+			b = appendStart(b, &starts[i])
+		}
+		return b
+	})
+}
+
+// Ack says that the end of the runs is in the journal and their output is not
+// needed any more. It does not wait. Keys that the runner does not know, or
+// that have not ended, are ignored.
+func (c *Client) Ack(keys ...Key) error {
+	return c.send(frameAck, func(b []byte) []byte {
+		b = binary.AppendUvarint(b, uint64(len(keys)))
+		for _, k := range keys {
+			b = appendKey(b, k)
+		}
+		return b
+	})
+}
+
+// List returns what the runner knows of a pool, and makes c the connection that
+// gets the pool's events from then on, in place of any other.
+func (c *Client) List(ctx context.Context, pool string) (Snapshot, error) {
+	d, err := c.request(ctx, frameList, func(b []byte) []byte { return appendString(b, pool) })
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("listing runs: %w", err)
+	}
+	s := Snapshot{RunnerID: c.runnerID, BootID: c.boot, PID: c.pid, Mark: d.key(), Runs: d.events()}
+	return s, d.err
+}
+
+// Kill sends sig to the process group of a run: to the command and to what it
+// started, but not to those that made sessions or groups of their own. Once the
+// command itself has ended the rest of its group is reached only as long as it
+// can be told from strangers.
+//
+// It returns an error where the run is not known, or nothing of it is left.
+func (c *Client) Kill(ctx context.Context, key Key, sig syscall.Signal) error {
+	_, err := c.request(ctx, frameKill, func(b []byte) []byte {
+		return binary.AppendVarint(appendKey(b, key), int64(sig))
+	})
+	if err != nil {
+		return fmt.Errorf("sending %v: %w", sig, err)
+	}
+	return nil
+}
+
+// Output returns what a run has written so far.
+func (c *Client) Output(ctx context.Context, key Key) (stdout, stderr File, err error) {
+	d, err := c.request(ctx, frameOutput, func(b []byte) []byte { return appendKey(b, key) })
+	if err != nil {
+		return File{}, File{}, fmt.Errorf("asking for the output: %w", err)
+	}
+	stdout, stderr = d.file(), d.file()
+	return stdout, stderr, d.err
+}
+
+// Next waits for events and returns all that have come, in their order.
+func (c *Client) Next(ctx context.Context) ([]Event, error) {
+	for {
+		c.mu.Lock()
+		events, err := c.events, c.err
+		c.events = nil
+		c.room.Broadcast()
+		c.mu.Unlock()
+		if len(events) > 0 {
+			return events, nil
+		}
+		if err != nil {
+			c.wake() // for the next call
+			return nil, err
+		}
+		select {
+		case <-c.more:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Close ends the connection. Commands go on.
+func (c *Client) Close() error {
+	c.fail(ErrClosed)
+	return nil
+}
+
+func (c *Client) wake() {
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// fail ends the connection with its first error.
+func (c *Client) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	c.conn.Close()
+	for _, ch := range c.waiting {
+		close(ch)
+	}
+	c.waiting = nil
+	c.room.Broadcast()
+	c.wake()
+}
+
+func (c *Client) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *Client) send(typ byte, fields func([]byte) []byte) error {
+	if err := c.failure(); err != nil {
+		return err
+	}
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	b := endFrame(fields(beginFrame(c.buf[:0], typ)), 0)
+	if cap(b) <= 1<<20 {
+		c.buf = b
+	}
+	if len(b)-4 > maxFrame {
+		return fmt.Errorf("a message of %d bytes to the runner is too long", len(b))
+	}
+	c.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err := c.conn.Write(b); err != nil {
+		c.fail(fmt.Errorf("writing to the runner: %w", err))
+		return c.failure()
+	}
+	return nil
+}
+
+// request sends a frame and returns the fields of its answer.
+func (c *Client) request(ctx context.Context, typ byte, fields func([]byte) []byte) (*decoder, error) {
+	ch := make(chan *decoder, 1)
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return nil, c.err
+	}
+	c.lastRequest++
+	id := c.lastRequest
+	c.waiting[id] = ch
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.waiting, id)
+		c.mu.Unlock()
+	}()
+	if err := c.send(typ, func(b []byte) []byte { return fields(binary.AppendUvarint(b, id)) }); err != nil {
+		return nil, err
+	}
+	select {
+	case d, ok := <-ch:
+		if !ok {
+			return nil, c.failure()
+		}
+		return d, d.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (c *Client) read(r *bufio.Reader) {
+	var buf []byte
+	for {
+		typ, body, next, err := readFrame(r, buf)
+		if err != nil {
+			c.fail(fmt.Errorf("reading from the runner: %w", err))
+			return
+		}
+		buf = next
+		d := decoder{b: body}
+		switch typ {
+		case frameEvents:
+			events := d.events()
+			c.mu.Lock()
+			for len(c.events) > maxPending && c.err == nil {
+				c.room.Wait()
+			}
+			c.events = append(c.events, events...)
+			c.mu.Unlock()
+			c.wake()
+		case frameResult:
+			id := d.uint()
+			var answer decoder
+			if text := d.string(); text != "" {
+				answer.err = errors.New(text)
+			}
+			c.answer(id, &answer)
+		case frameSnapshot, frameFiles:
+			id := d.uint()
+			buf = nil // the answer keeps it
+			c.answer(id, &decoder{b: d.b, err: d.err})
+		default:
+			d.err = fmt.Errorf("unknown frame %q", typ)
+		}
+		if d.err != nil {
+			c.fail(fmt.Errorf("reading from the runner: %w", d.err))
+			return
+		}
+	}
+}
+
+func (c *Client) answer(id uint64, d *decoder) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ch := c.waiting[id]; ch != nil {
+		ch <- d
+		delete(c.waiting, id)
+	}
+}
+
+func socketPath(dir string) string {
+	return filepath.Join(dir, fmt.Sprintf("runner-%d.sock", Protocol))
+}
+
+// Ensure connects to the runner of cfg.Dir as Dial does. Where none runs it
+// starts one first: exe with args, detached from the caller so that it outlives
+// it: in a session of its own, with / as working directory and its errors in
+// runner.out in cfg.Dir. The program must call Serve with the same directory.
+func Ensure(ctx context.Context, cfg Config, exe string, args []string) (*Client, error) {
+	c, err := Dial(ctx, cfg)
+	if !errors.Is(err, ErrNoRunner) {
+		return c, err
+	}
+	if err := makeDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+	exited, err := detach(cfg.Dir, exe, args)
+	if err != nil {
+		return nil, fmt.Errorf("starting a runner: %w", err)
+	}
+	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		var end error
+		select {
+		case end = <-exited:
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the runner: %w", ctx.Err())
+		}
+		// A runner that ended may have found another one serving, which an agent
+		// beside this one started.
+		c, err := Dial(ctx, cfg)
+		if !errors.Is(err, ErrNoRunner) {
+			return c, err
+		}
+		if end != nil {
+			return nil, fmt.Errorf("starting a runner: %w", end)
+		}
+	}
+}
+
+// detach starts exe. The channel gets how it ended, never nil.
+func detach(dir, exe string, args []string) (<-chan error, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	out, err := os.OpenFile(filepath.Join(dir, "runner.out"), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	p, err := os.StartProcess(exe, append([]string{exe}, args...), &os.ProcAttr{
+		Dir:   "/",
+		Files: []*os.File{null, out, out},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return nil, err
+	}
+	exited := make(chan error, 1)
+	go func() {
+		state, err := p.Wait()
+		if err == nil {
+			err = fmt.Errorf("%s ended: %v, see %s", exe, state, out.Name())
+		}
+		exited <- err
+	}()
+	return exited, nil
+}

@@ -1,0 +1,33 @@
+package runner
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// makeDir creates dir with mode 0700 where it is missing, and refuses one in
+// which anybody else could put files: they would be taken for the runner's.
+func makeDir(dir string) error {
+	if !filepath.IsAbs(dir) {
+		return fmt.Errorf("runner directory %q is not an absolute path", dir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("runner directory: %w", err)
+	}
+	fi, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("runner directory: %w", err)
+	}
+	if !fi.IsDir() {
+		return fmt.Errorf("runner directory: %s is not a directory", dir)
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("runner directory: %s belongs to uid %d, not %d", dir, st.Uid, os.Geteuid())
+	}
+	if fi.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("runner directory: others may write to %s (mode %#o); chmod 700 it", dir, fi.Mode().Perm())
+	}
+	return nil
+}
