@@ -1,6 +1,7 @@
 package cbsdmq
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"time"
@@ -28,16 +29,17 @@ const (
 type Request struct {
 	V       int           `json:"v"`
 	Op      Op            `json:"op"`
-	Reply   string        `json:"reply"`             // ULID of the requester's own mailbox
-	Req     string        `json:"req"`               // chosen by the requester, returned in the Response
-	Pool    string        `json:"pool,omitempty"`    // refused by the agent of any other pool
-	Job     string        `json:"job,omitempty"`     // id without the pool, or "" where none is meant
-	Offset  int64         `json:"offset,omitempty"`  // OpOutput: bytes of stdout that the requester has
-	Wait    time.Duration `json:"wait,omitempty"`    // OpOutput: answer when there is more or the job has ended, at the latest after this (nanoseconds)
-	Limit   int           `json:"limit,omitempty"`   // OpJobs: at most so many; 0 = 100
-	State   State         `json:"state,omitempty"`   // OpJobs: only these
-	Action  string        `json:"action,omitempty"`  // OpHeld: "release" or "drop"
-	Expires time.Time     `json:"expires,omitempty"` // not answered later than this
+	Reply   string        `json:"reply"`            // ULID of the requester's own mailbox
+	Req     string        `json:"req"`              // chosen by the requester, returned in the Response
+	Pool    string        `json:"pool,omitempty"`   // refused by the agent of any other pool
+	Job     string        `json:"job,omitempty"`    // id without the pool, or "" where none is meant
+	Offset  int64         `json:"offset,omitempty"` // OpOutput: bytes of stdout that the requester has
+	Wait    time.Duration `json:"wait,omitempty"`   // OpOutput: answer when there is more or the job has ended, at the latest after this (nanoseconds)
+	Limit   int           `json:"limit,omitempty"`  // OpJobs: at most so many; 0 = 100
+	After   string        `json:"after,omitempty"`  // OpJobs, OpGuests: go on after this id or name, where a Response had More
+	State   State         `json:"state,omitempty"`  // OpJobs: only these
+	Action  string        `json:"action,omitempty"` // OpHeld: "release" or "drop"
+	Expires time.Time     `json:"expires,omitzero"` // not answered later than this
 }
 
 // A Response answers one Request.
@@ -53,7 +55,7 @@ type Response struct {
 	Offset int64      `json:"offset,omitempty"` // OpOutput: where Data begins; beyond the one asked for where output was dropped
 	End    bool       `json:"end,omitempty"`    // OpOutput: the job has ended and Data reaches its end
 	Final  *Reply     `json:"final,omitempty"`  // the job's last reply, where it has ended
-	More   bool       `json:"more,omitempty"`   // OpJobs, OpGuests: there were more than fit
+	More   bool       `json:"more,omitempty"`   // OpJobs, OpGuests: there are more; ask with After
 }
 
 // A Problem is an Error on the wire.
@@ -64,20 +66,23 @@ type Problem struct {
 	Hint    string `json:"hint,omitempty"`
 }
 
-// NewProblem puts err on the wire.
+// NewProblem puts err on the wire, nil as nil.
 func NewProblem(err error) *Problem {
+	if err == nil {
+		return nil
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return &Problem{Code: e.Code, Field: e.Field, Message: e.Err.Error(), Hint: e.Hint}
 	}
 	return &Problem{Code: CodeInternal, Message: err.Error()}
 }
 
-// Err is the problem as an error of the same code.
+// Err is the problem as an *Error of the same code, nil for nil.
 func (p *Problem) Err() error {
 	if p == nil {
 		return nil
 	}
-	e := Errorf(p.Code, p.Field, "%s", p.Message)
+	e := Errorf(cmp.Or(p.Code, CodeInternal), p.Field, "%s", p.Message)
 	e.Hint = p.Hint
 	return e
 }
@@ -134,16 +139,148 @@ type Guest struct {
 
 // ParseRequest reads a request of the control lane; like ParseJob it
 // understands all of it or nothing.
+//
+// Where the request is bad, the one returned holds what could be read; it can
+// be answered if its Reply is a valid ULID.
 func ParseRequest(body []byte) (Request, error) {
 	var r Request
+	if len(body) > JobMax {
+		return r, refusedf("", "the request has %d bytes, more than %d", len(body), JobMax)
+	}
+	if err := checkText(body); err != nil {
+		return r, err
+	}
+	typed := json.Unmarshal(body, &r)
 	if _, err := members("", body); err != nil {
 		return r, err
 	}
-	if err := json.Unmarshal(body, &r); err != nil {
-		return r, refusedf("request"+typeField(err), "%s", typeReason(err))
+	if typed != nil {
+		return r, refusedf("request"+typeField(typed), "%s", typeReason(typed))
 	}
-	if r.V != MetaVersion {
-		return r, refusedf("v", "version %d is not known here, only %d", r.V, MetaVersion)
+	return r, r.check()
+}
+
+func (r *Request) check() error {
+	const reqMax = 64
+	switch {
+	case r.V != MetaVersion:
+		return refusedf("v", "version %d is not known here, only %d", r.V, MetaVersion).
+			WithHint("client and agent are of different ages: update the older one")
+	case !ValidULID(r.Reply):
+		return refusedf("reply", "not a ULID")
+	case len(r.Req) > reqMax:
+		return refusedf("req", "%d bytes, more than %d", len(r.Req), reqMax)
+	case r.Job != "" && !ValidID(r.Job):
+		return refusedf("job", "not the id of a job")
+	case r.Offset < 0:
+		return refusedf("offset", "negative")
+	case r.Wait < 0:
+		return refusedf("wait", "negative")
+	case r.Limit < 0:
+		return refusedf("limit", "negative")
+	}
+	switch r.Op {
+	case OpStatus, OpJobs, OpGuests, OpHeld:
+	case OpOutput, OpCancel:
+		if r.Job == "" {
+			return refusedf("job", "missing")
+		}
+	default:
+		return refusedf("op", "not known here").
+			WithHint("client and agent are of different ages: update the older one")
+	}
+	return nil
+}
+
+// ParseResponse reads a response. Fields that it does not know are ignored:
+// they come from a newer agent.
+func ParseResponse(body []byte) (Response, error) {
+	var r Response
+	if err := unmarshalObject(body, &r); err != nil {
+		return Response{}, Errorf(CodeInternal, "response", "not a response: %s", typeReason(err))
 	}
 	return r, nil
+}
+
+// Fit returns r cut so that its JSON has at most max bytes; max is at least
+// 4096. Data keeps its beginning and then neither End nor Final: the requester
+// asks for the rest. Jobs and Guests keep their first ones, and More says so.
+// Long arguments are shortened.
+func (r Response) Fit(max int) Response {
+	if jsonSize(r) <= max {
+		return r
+	}
+	if r.Error != nil {
+		e := *r.Error
+		e.Field, e.Message, e.Hint = cutText(e.Field, max/16), cutText(e.Message, max/4), cutText(e.Hint, max/4)
+		r.Error = &e
+	}
+	if r.Agent != nil {
+		a := *r.Agent
+		a.Trouble = cutText(a.Trouble, max/4)
+		r.Agent = &a
+	}
+	if r.Job != nil {
+		j := r.Job.short()
+		r.Job = &j
+	}
+	if len(r.Data) > 0 {
+		r.Final, r.End = nil, false
+		bare := r
+		bare.Data = nil
+		room := max - jsonSize(bare) - len(`,"data":""`)
+		r.Data = r.Data[:min(len(r.Data), room/4*3)]
+	}
+	if r.Final != nil {
+		bare := r
+		bare.Final = nil
+		f := r.Final.Fit(max - jsonSize(bare) - len(`,"final":`))
+		r.Final = &f
+	}
+	if len(r.Jobs) > 0 {
+		short := make([]JobInfo, len(r.Jobs))
+		for i := range r.Jobs {
+			short[i] = r.Jobs[i].short()
+		}
+		bare := r
+		bare.Jobs, bare.More = nil, true
+		n := fitList(short, max-jsonSize(bare)-len(`,"jobs":[]`))
+		r.Jobs, r.More = short[:n], r.More || n < len(short)
+	}
+	if len(r.Guests) > 0 {
+		bare := r
+		bare.Guests, bare.More = nil, true
+		n := fitList(r.Guests, max-jsonSize(bare)-len(`,"guests":[]`))
+		r.Guests, r.More = r.Guests[:n], r.More || n < len(r.Guests)
+	}
+	return r
+}
+
+// fitList is how many of the list's first elements take at most room bytes.
+func fitList[T any](list []T, room int) int {
+	for i, v := range list {
+		if room -= jsonSize(v) + 1; room < -1 { // no comma after the last one
+			return i
+		}
+	}
+	return len(list)
+}
+
+// short returns j with its texts cut to what a list shows: less than 2 KiB.
+func (j JobInfo) short() JobInfo {
+	const text, args = 160, 768
+	j.Reason, j.Command = cutText(j.Reason, text), cutText(j.Command, text)
+	j.Guest, j.Sender = cutText(j.Guest, text), cutText(j.Sender, text)
+	room := args
+	for i, a := range j.Args {
+		a = cutText(a, text)
+		if room -= stringSize(a) + 3; room < 0 {
+			j.Args = append(j.Args[:i:i], "...")
+			break
+		}
+		if a != j.Args[i] {
+			j.Args = append(append(j.Args[:i:i], a), j.Args[i+1:]...)
+		}
+	}
+	return j
 }

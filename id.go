@@ -20,9 +20,12 @@ func ValidPool(name string) bool { return poolName.MatchString(name) }
 // (github.com/ulid/spec).
 func ValidULID(s string) bool { return ulidText.MatchString(s) }
 
-// ULIDTime returns the time in a valid ULID: its first 10 characters are
-// milliseconds since 1970 in Crockford's base 32.
+// ULIDTime returns the time in a ULID: its first 10 characters are milliseconds
+// since 1970 in Crockford's base 32. It is the zero time where id is not a ULID.
 func ULIDTime(id string) time.Time {
+	if !ValidULID(id) {
+		return time.Time{}
+	}
 	const digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 	var ms int64
 	for i := range 10 {
@@ -35,10 +38,14 @@ func ULIDTime(id string) time.Time {
 // an original client.
 func PrintedID(pool, id string) string { return pool + "/" + id }
 
+// ValidID reports whether id can be a job's id within its pool: a ULID, or the
+// number of a job of an original client (17, or 17.2 where numbers came again).
+func ValidID(id string) bool { return ValidULID(id) || legacyNum.MatchString(id) }
+
 // SplitID takes a printed id apart.
 func SplitID(printed string) (pool, id string, err error) {
 	pool, id, ok := strings.Cut(printed, "/")
-	if !ok || !ValidPool(pool) || !ValidULID(id) && !legacyNum.MatchString(id) {
+	if !ok || !ValidPool(pool) || !ValidID(id) {
 		return "", "", Errorf(CodeRefused, "ID", "%s is not the id of a job", strconv.Quote(printed)).
 			WithHint("ids look like pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G; `cbsdmq jobs` lists them")
 	}

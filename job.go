@@ -1,8 +1,9 @@
 package cbsdmq
 
 import (
-	"encoding/json"
+	"strconv"
 	"time"
+	"unicode/utf8"
 )
 
 // JobMax is the largest body of a job in bytes, on every broker. It is
@@ -63,10 +64,9 @@ func (j *Job) Words() []string {
 }
 
 // MarshalJSON writes the job in the form that ParseJob reads, its arguments in
-// their order.
+// their order. Text that is not UTF-8 is an *Error: JSON cannot hold it.
 func (j Job) MarshalJSON() ([]byte, error) {
-	b := append([]byte(nil), `{"Command":`...)
-	b, err := appendJSON(b, j.Command)
+	b, err := appendString([]byte(`{"Command":`), "Command", j.Command)
 	if err != nil {
 		return nil, err
 	}
@@ -75,22 +75,23 @@ func (j Job) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		if b, err = appendJSON(b, a.Name); err != nil {
+		if b, err = appendString(b, "CommandArgs", a.Name); err != nil {
 			return nil, err
 		}
 		b = append(b, ':')
-		if b, err = appendJSON(b, a.Value); err != nil {
+		if b, err = appendString(b, join("CommandArgs", a.Name), a.Value); err != nil {
 			return nil, err
 		}
 	}
 	b = append(b, '}')
 	if j.JobID != 0 {
 		b = append(b, `,"JobID":`...)
-		if b, err = appendJSON(b, j.JobID); err != nil {
-			return nil, err
-		}
+		b = strconv.AppendUint(b, j.JobID, 10)
 	}
 	if j.Meta != nil {
+		if err := j.Meta.checkUTF8(); err != nil {
+			return nil, err
+		}
 		b = append(b, `,"cbsdmq":`...)
 		if b, err = appendJSON(b, j.Meta); err != nil {
 			return nil, err
@@ -99,7 +100,17 @@ func (j Job) MarshalJSON() ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-func appendJSON(b []byte, v any) ([]byte, error) {
-	p, err := json.Marshal(v)
-	return append(b, p...), err
+// UnmarshalJSON is ParseJob.
+func (j *Job) UnmarshalJSON(body []byte) (err error) {
+	*j, err = ParseJob(body)
+	return err
+}
+
+func (m *Meta) checkUTF8() error {
+	for _, s := range append([]string{m.ID, m.Pool, m.Key, m.Sender}, m.Words...) {
+		if !utf8.ValidString(s) {
+			return refusedf("cbsdmq", "not valid UTF-8")
+		}
+	}
+	return nil
 }

@@ -1,0 +1,116 @@
+package cbsdmq_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/cbsd/cbsdmq"
+)
+
+func FuzzParseJob(f *testing.F) {
+	for _, tt := range hostile {
+		if len(tt.body) < 1000 {
+			f.Add([]byte(tt.body))
+		}
+	}
+	f.Add([]byte(`{"Command":"jset","commandargs":{"a":4.5,"b":true,"<":"\u2028"},"JobID":7,"cbsdmq":{"v":1,"id":"` + testULID + `","words":["x"],"expires":"2026-11-22T10:00:00+01:00"}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		job, err := cbsdmq.ParseJob(body)
+		if err != nil {
+			if cbsdmq.CodeOf(err) != cbsdmq.CodeRefused {
+				t.Fatalf("an error without the code of a refusal: %v", err)
+			}
+			return
+		}
+		if job.Command == "" {
+			t.Fatal("no command and no error")
+		}
+		again, err := json.Marshal(job)
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		if len(again) > cbsdmq.JobMax {
+			return // escaped, it grew over the limit
+		}
+		back, err := cbsdmq.ParseJob(again)
+		if err != nil {
+			t.Fatalf("what was written cannot be read: %v\n%s", err, again)
+		}
+		if diff := cmp.Diff(job, back, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("changed (-first +second):\n%s", diff)
+		}
+	})
+}
+
+func FuzzParseReply(f *testing.F) {
+	f.Add([]byte(`{"DskGuid":"0","ErrCode":0,"Guid":"0","Message":"m","Progress":100,"Vnc":""}`))
+	f.Add([]byte(`{"Progress":5,"Raw":"/w==","Seq":-1,"Offset":-5,"Warnings":[null]}`))
+	f.Add([]byte("null"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, err := cbsdmq.ParseReply(body)
+		if err != nil {
+			return
+		}
+		r = r.Fit(4096)
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(again) > 4096 && len(r.State)+len(r.Outcome) < 100 {
+			t.Fatalf("%d bytes after Fit", len(again))
+		}
+		if _, err := cbsdmq.ParseReply(again); err != nil {
+			t.Fatalf("what was written cannot be read: %v\n%s", err, again)
+		}
+	})
+}
+
+func FuzzParseRequest(f *testing.F) {
+	f.Add([]byte(`{"v":1,"op":"output","reply":"` + testULID + `","req":"1","job":"17","offset":5,"wait":1000}`))
+	f.Add([]byte(`{"v":1,"op":"jobs","reply":"` + testULID + `","req":"","state":"done","expires":"2026-11-22T10:00:00Z"}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, err := cbsdmq.ParseRequest(body)
+		if err != nil {
+			if cbsdmq.CodeOf(err) != cbsdmq.CodeRefused {
+				t.Fatalf("an error without the code of a refusal: %v", err)
+			}
+			return
+		}
+		if !cbsdmq.ValidULID(r.Reply) || r.Op == "" {
+			t.Fatalf("taken: %+v", r)
+		}
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := cbsdmq.ParseRequest(again)
+		if err != nil && len(again) <= cbsdmq.JobMax {
+			t.Fatalf("what was written cannot be read: %v\n%s", err, again)
+		}
+		if diff := cmp.Diff(r, back); err == nil && diff != "" {
+			t.Fatalf("changed (-first +second):\n%s", diff)
+		}
+	})
+}
+
+func FuzzSplitID(f *testing.F) {
+	for _, s := range []string{"pool1/17", "pool1/17.2", "pool1/" + testULID, "/", "pool1/../17"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, printed string) {
+		pool, id, err := cbsdmq.SplitID(printed)
+		if err != nil {
+			return
+		}
+		if cbsdmq.PrintedID(pool, id) != printed || !cbsdmq.ValidPool(pool) || !cbsdmq.ValidID(id) {
+			t.Fatalf("%q came apart as %q and %q", printed, pool, id)
+		}
+		if cbsdmq.ValidULID(id) == cbsdmq.ULIDTime(id).IsZero() {
+			t.Fatalf("the time in %q", id)
+		}
+	})
+}

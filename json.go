@@ -1,0 +1,188 @@
+package cbsdmq
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A member is one key of a JSON object with its value, undecoded.
+type member struct {
+	name  string
+	key   string // name folded as encoding/json matches keys to fields
+	value json.RawMessage
+}
+
+func (m member) into(field string, v any) error {
+	if err := json.Unmarshal(m.value, v); err != nil {
+		return refusedf(field, "%s", typeReason(err))
+	}
+	return nil
+}
+
+// members returns the members of the object raw in their order; with an error
+// those before it. encoding/json would keep the last of two equal keys and
+// match keys without regard to case, so that a reader and a filter in front of
+// it could see different jobs: equal keys are refused.
+func members(field string, raw []byte) ([]member, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	notJSON := func(field string, err error) error {
+		return refusedf(field, "not JSON: %s", jsonReason(err))
+	}
+	tok, err := dec.Token()
+	if err != nil {
+		return nil, notJSON(field, err)
+	}
+	if tok != json.Delim('{') {
+		return nil, refusedf(field, "not a JSON object")
+	}
+	var out []member
+	seen := make(map[string]bool)
+	for dec.More() {
+		tok, err := dec.Token()
+		if err != nil {
+			return out, notJSON(field, err)
+		}
+		m := member{name: tok.(string)}
+		m.key = fold(m.name)
+		if err := dec.Decode(&m.value); err != nil {
+			return out, notJSON(join(field, m.name), err)
+		}
+		if seen[m.key] {
+			return out, refusedf(join(field, m.name), "the key comes twice").WithHint("keep one of them")
+		}
+		seen[m.key] = true
+		out = append(out, m)
+	}
+	if _, err := dec.Token(); err != nil {
+		return out, notJSON(field, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return out, refusedf(field, "something follows after the JSON object")
+	}
+	return out, nil
+}
+
+// checkText refuses what encoding/json would quietly replace by U+FFFD: bytes
+// that are not UTF-8 and halves of surrogate pairs.
+func checkText(body []byte) error {
+	if bytes.HasPrefix(body, []byte("\xef\xbb\xbf")) {
+		return refusedf("", "not JSON: it begins with a byte order mark").WithHint("save the text as UTF-8 without one")
+	}
+	if !utf8.Valid(body) {
+		return refusedf("", "not valid UTF-8")
+	}
+	for i := 0; i < len(body)-1; i++ {
+		if body[i] != '\\' {
+			continue
+		}
+		i++ // the escaped character, or u
+		if body[i] != 'u' {
+			continue
+		}
+		switch unit := codeUnit(body[i-1:]); {
+		case unit >= 0xdc00 && unit < 0xe000:
+			return errSurrogate()
+		case unit >= 0xd800 && unit < 0xdc00:
+			low := codeUnit(body[min(i+5, len(body)):])
+			if low < 0xdc00 || low >= 0xe000 {
+				return errSurrogate()
+			}
+			i += 6 // the second half
+		}
+	}
+	return nil
+}
+
+// codeUnit is the value of the \uXXXX that b begins with, -1 where it does not.
+func codeUnit(b []byte) int {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return int(n)
+}
+
+func errSurrogate() error { return refusedf("", "half a surrogate pair is not a character") }
+
+// fold maps s as encoding/json does before it compares a key with the name of
+// a field: each rune to the least of those that differ only in case.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		for {
+			next := unicode.SimpleFold(r)
+			if next <= r {
+				return next
+			}
+			r = next
+		}
+	}, s)
+}
+
+// join names a member of field in an error. The name is the sender's: long or
+// unprintable ones are cut and quoted.
+func join(field, name string) string {
+	const most = 64
+	shown := name
+	if len(shown) > most {
+		shown = shown[:most] + "..."
+	}
+	if strings.ContainsFunc(shown, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		shown = strconv.Quote(shown)
+	}
+	if field == "" {
+		return shown
+	}
+	return field + "." + shown
+}
+
+func refusedf(field, format string, args ...any) *Error {
+	return Errorf(CodeRefused, field, format, args...)
+}
+
+func jsonReason(err error) string {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "it ends in the middle"
+	}
+	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return e.Error() // without the offset: it counts from the value, not from the body
+	}
+	return err.Error()
+}
+
+func typeField(err error) string {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
+		return "." + e.Field
+	}
+	return ""
+}
+
+func typeReason(err error) string {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Sprintf("wants %s, not a JSON %s", e.Type, e.Value)
+	}
+	return err.Error()
+}
+
+func appendJSON(b []byte, v any) ([]byte, error) {
+	p, err := json.Marshal(v)
+	return append(b, p...), err
+}
+
+// appendString appends s as JSON. It refuses what the reader would not get as
+// it was.
+func appendString(b []byte, field, s string) ([]byte, error) {
+	if !utf8.ValidString(s) {
+		return b, refusedf(field, "not valid UTF-8")
+	}
+	return appendJSON(b, s)
+}
