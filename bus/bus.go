@@ -35,6 +35,20 @@ type Tube struct {
 	Kind Kind
 }
 
+// ValidTube reports whether name can be the name of a Tube. A broker may take
+// fewer.
+func ValidTube(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case c == '_', c == '.', c == ':', c == '-':
+		default:
+			return false
+		}
+	}
+	return name != "" && len(name) <= 200
+}
+
 // A Message is what Put hands to the broker.
 type Message struct {
 	Tube Tube
@@ -47,7 +61,8 @@ type Result struct {
 	// ID is the broker's number for the message, 0 where it has none.
 	ID uint64
 	// Err is nil if and only if the broker has confirmed the message. With
-	// ErrTooLarge it was not stored; with any other error that is not known.
+	// ErrTooLarge or ErrBadTube it was not stored; with any other error that is
+	// not known.
 	Err error
 }
 
@@ -89,6 +104,9 @@ type Info struct {
 	// IDBase is the smallest id that this incarnation of the broker can have
 	// given to a message put since it started, 0 where ids never begin again.
 	IDBase uint64
+	// Instance names this incarnation: it changes whenever the broker starts
+	// anew. "" = unknown.
+	Instance string
 }
 
 // A Driver knows how to reach one broker.
@@ -102,8 +120,8 @@ type Driver interface {
 }
 
 // A Conn is one connection to the broker. After an error other than
-// ErrTooLarge, ErrGone and the end of a caller's ctx it is dead, and every
-// call fails until Close. Put, Expire and Inspect may be called concurrently,
+// ErrTooLarge, ErrGone, ErrBadTube and the end of a caller's ctx it is dead,
+// and every call fails until Close. Put, Expire and Inspect may be called concurrently,
 // also while consumers receive.
 type Conn interface {
 	// Put hands messages over, in order, and returns when each is confirmed or
@@ -143,6 +161,8 @@ var (
 	// ErrGone: the delivery belongs to a connection that was lost; the message
 	// has gone back to its tube.
 	ErrGone = errors.New("the delivery has gone back to its tube")
+	// ErrBadTube: the broker cannot have a tube of that name. Nothing was sent.
+	ErrBadTube = errors.New("not a name for a tube")
 	// ErrClosed: Close was called.
 	ErrClosed = errors.New("closed")
 )

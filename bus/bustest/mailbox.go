@@ -1,0 +1,142 @@
+package bustest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/internal/testserver"
+)
+
+func testLateReader(t *testing.T, s Server) {
+	m := mailbox(t)
+	sender := dial(t, s.Driver)
+	put(t, sender, m, "early")
+	sender.Close()
+	c := dial(t, s.Driver)
+	n := consume(t, c, m)
+	put(t, c, m, "late")
+	if diff := cmp.Diff([]string{"early", "late"}, bodies(take(t, n, 2))); diff != "" {
+		t.Errorf("received (-want +got):\n%s", diff)
+	}
+	nothing(t, n)
+}
+
+func testTTL(t *testing.T, s Server) {
+	if !s.Driver.Caps().TTL {
+		t.Skip("the broker does not know TTLs; see Expire")
+	}
+	m, other := mailbox(t), mailbox(t, "other")
+	c := dial(t, s.Driver)
+	begin := time.Now()
+	const ttl = time.Second
+	for _, r := range c.Put(within(t, limit),
+		bus.Message{Tube: m, Body: []byte("short"), TTL: ttl},
+		bus.Message{Tube: m, Body: []byte("long"), TTL: time.Hour},
+		bus.Message{Tube: m, Body: []byte("for ever")},
+		bus.Message{Tube: other, Body: []byte("long"), TTL: time.Hour},
+	) {
+		if r.Err != nil {
+			t.Fatalf("putting: %v", r.Err)
+		}
+	}
+	ready(t, c, m, 2)
+	if took := time.Since(begin); took < ttl-ttl/5 {
+		t.Errorf("gone after %v, want %v", took, ttl)
+	}
+	if diff := cmp.Diff([]string{"long", "for ever"}, bodies(take(t, consume(t, c, m), 2))); diff != "" {
+		t.Errorf("received (-want +got):\n%s", diff)
+	}
+	take(t, consume(t, c, other), 1)
+}
+
+// testExpire checks that Expire removes the message that it names when it is
+// old enough, and never another one.
+func testExpire(t *testing.T, s Server) {
+	m, other := mailbox(t), mailbox(t, "other")
+	c := dial(t, s.Driver)
+	expire := func(tube bus.Tube, id uint64, age time.Duration) {
+		t.Helper()
+		if err := c.Expire(within(t, limit), tube.Name, id, age); err != nil {
+			t.Fatalf("Expire(%s, %d, %v): %v", tube.Name, id, age, err)
+		}
+	}
+	ids := put(t, c, m, "old", "kept")
+	if s.Driver.Caps().TTL {
+		expire(m, ids[0], 0)
+		ready(t, c, m, 2)
+		return
+	}
+	const age = time.Second
+	begin := time.Now()
+	testserver.Eventually(t, limit, func() error {
+		expire(m, ids[0], time.Hour)     // too young
+		expire(other, ids[1], 0)         // of another tube
+		expire(m, ids[1]+1_000_000, age) // not there
+		expire(m, ids[0], age)
+		info, err := c.Inspect(within(t, limit), m)
+		if err == nil && info.Ready != 1 {
+			err = fmt.Errorf("%d messages, want 1", info.Ready)
+		}
+		return err
+	})
+	if took := time.Since(begin); took < age {
+		t.Errorf("removed after %v, want %v", took, age)
+	}
+	// One that somebody is reading is not unread.
+	n := consume(t, c, m)
+	ds := receive(t, n, 1)
+	expire(m, ids[1], age)
+	if err := n.Release(within(t, limit), 0, ds...); err != nil {
+		t.Fatalf("releasing: %v", err)
+	}
+	if diff := cmp.Diff([]string{"kept"}, bodies(take(t, n, 1))); diff != "" {
+		t.Errorf("received (-want +got):\n%s", diff)
+	}
+	nothing(t, n)
+}
+
+// testManyMailboxes checks that mailboxes leave nothing on the broker.
+func testManyMailboxes(t *testing.T, s Server) {
+	const many, at = 1000, 50
+	c := dial(t, s.Driver)
+	put(t, c, mailbox(t, "first"), "x")
+	take(t, consume(t, c, mailbox(t, "first")), 1)
+	count := func() int { return 0 }
+	if s.Tubes != nil {
+		count = func() int { return s.Tubes(t) }
+	}
+	before := count()
+	for i := 0; i < many; i += at {
+		var ms []bus.Message
+		for j := range at {
+			ms = append(ms, bus.Message{Tube: mailbox(t, i+j), Body: fmt.Append(nil, i+j), TTL: time.Hour})
+		}
+		for _, r := range c.Put(within(t, limit), ms...) {
+			if r.Err != nil {
+				t.Fatalf("putting: %v", r.Err)
+			}
+		}
+		for j := range at {
+			n, err := c.Consume(within(t, limit), bus.ConsumeOptions{Tubes: []bus.Tube{mailbox(t, i+j)}})
+			if err != nil {
+				t.Fatalf("consuming mailbox %d: %v", i+j, err)
+			}
+			if got := string(take(t, n, 1)[0].Body); got != fmt.Sprint(i+j) {
+				t.Errorf("mailbox %d holds %q", i+j, got)
+			}
+			if err := n.Close(); err != nil {
+				t.Errorf("closing mailbox %d: %v", i+j, err)
+			}
+		}
+	}
+	testserver.Eventually(t, limit, func() error {
+		if after := count(); after > before {
+			return fmt.Errorf("%d tubes, want %d as before", after, before)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,132 @@
+// Package testserver runs real broker servers for tests, each in a private
+// directory and on a free loopback port, ended by its process id.
+package testserver
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A Process is a server that a test can kill, start again and freeze.
+type Process struct {
+	Addr string // host:port
+
+	path string
+	args []string
+	cmd  *exec.Cmd // nil when it does not run
+	out  bytes.Buffer
+}
+
+// Require returns the path of a program, or skips the test: loudly, and on CI
+// (environment CI=true), where it must be there, by failing.
+func Require(t testing.TB, program, install string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		say := t.Skipf
+		if os.Getenv("CI") == "true" {
+			say = t.Fatalf
+		}
+		say("%s is not installed: NOT TESTED. Install it with: %s", program, install)
+	}
+	return path
+}
+
+// StartProcess runs a server that will accept connections on addr. It ends
+// with the test.
+func StartProcess(t testing.TB, addr, path string, args ...string) *Process {
+	t.Helper()
+	p := &Process{Addr: addr, path: path, args: args}
+	p.Start(t)
+	t.Cleanup(func() {
+		p.Kill(t)
+		if t.Failed() && p.out.Len() > 0 {
+			t.Logf("%s said:\n%s", path, p.out.Bytes())
+		}
+	})
+	return p
+}
+
+// Start starts the server, with the same arguments and data as before, and
+// waits until it accepts connections.
+func (p *Process) Start(t testing.TB) {
+	t.Helper()
+	cmd := exec.Command(p.path, p.args...)
+	cmd.Stdout, cmd.Stderr = &p.out, &p.out
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("starting %s: %v", p.path, err)
+	}
+	p.cmd = cmd
+	Eventually(t, 20*time.Second, func() error {
+		c, err := net.Dial("tcp", p.Addr)
+		if err != nil {
+			return fmt.Errorf("%s does not accept connections: %w", p.path, err)
+		}
+		return c.Close()
+	})
+}
+
+// Kill ends the server at once, as SIGKILL does.
+func (p *Process) Kill(t testing.TB) {
+	t.Helper()
+	if p.cmd == nil {
+		return
+	}
+	p.cmd.Process.Kill()
+	p.cmd.Wait()
+	p.cmd = nil
+}
+
+// Stop freezes the server: it keeps its connections and answers nothing.
+func (p *Process) Stop(t testing.TB) {
+	t.Helper()
+	p.signal(t, syscall.SIGSTOP)
+}
+
+// Cont ends Stop.
+func (p *Process) Cont(t testing.TB) {
+	t.Helper()
+	p.signal(t, syscall.SIGCONT)
+}
+
+func (p *Process) signal(t testing.TB, s os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatalf("signalling %s: %v", p.path, err)
+	}
+}
+
+// FreeAddr returns a loopback address on which nothing listens.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("looking for a free port: %v", err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// Eventually calls f until it returns nil, and fails the test with its error
+// if that takes longer than limit. It is for what a real process does in its
+// own time.
+func Eventually(t testing.TB, limit time.Duration, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v: %v", limit, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
