@@ -116,11 +116,11 @@ func TestReplyJSON(t *testing.T) {
 		"everything": {
 			cbsdmq.Reply{
 				DskGuid: "0", ErrCode: 124, Guid: "0", Message: "\ufffd", Progress: 100, Vnc: "127.0.0.1:5900\n",
-				ID: "pool1/" + testULID, State: cbsdmq.Timeout, Outcome: cbsdmq.OutcomeFailed, Reason: "r", Hint: "h",
+				ID: "pool1/" + testULID, Key: "k", State: cbsdmq.Timeout, Outcome: cbsdmq.OutcomeFailed, Reason: "r", Hint: "h",
 				Warnings: []string{"w"}, Stderr: "e", Cut: 1, Seq: 2, Offset: 3, Raw: []byte{0xff},
 			},
 			`{"DskGuid":"0","ErrCode":124,"Guid":"0","Message":"` + "\ufffd" + `","Progress":100,"Vnc":"127.0.0.1:5900\n",` +
-				`"ID":"pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G","State":"timeout","Outcome":"failed","Reason":"r","Hint":"h",` +
+				`"ID":"pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G","Key":"k","State":"timeout","Outcome":"failed","Reason":"r","Hint":"h",` +
 				`"Warnings":["w"],"Stderr":"e","Cut":1,"Seq":2,"Offset":3,"Raw":"/w=="}`,
 		},
 	}

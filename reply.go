@@ -23,6 +23,7 @@ type Reply struct {
 	Vnc      string // address of the VNC server with a newline after a start, else ""
 
 	ID       string   `json:",omitempty"` // printed id of the job, pool/ULID or pool/17
+	Key      string   `json:",omitempty"` // the sender's own name for the work, where it gave one
 	State    State    `json:",omitempty"` // on the last reply: how the job ended
 	Outcome  Outcome  `json:",omitempty"` // on the last reply: what became of the guest
 	Reason   string   `json:",omitempty"` // why the state is not Done, or why the outcome is not what the exit status says
@@ -103,8 +104,8 @@ func (r Reply) Fit(max int) Reply {
 func (r *Reply) cutTexts(max int) {
 	r.Stderr = string(fitTail([]byte(r.Stderr), max/8))
 	r.Reason = cutText(r.Reason, max/10)
-	r.Hint = cutText(r.Hint, max/16)
-	room := max / 16
+	r.Hint = cutText(r.Hint, max/20)
+	room := max / 20
 	for i, w := range r.Warnings {
 		w = cutText(w, room)
 		if w == "" {
@@ -117,7 +118,7 @@ func (r *Reply) cutTexts(max int) {
 		}
 		room -= stringSize(w) + 3
 	}
-	for _, s := range []*string{&r.DskGuid, &r.Guid, &r.Vnc, &r.ID} {
+	for _, s := range []*string{&r.DskGuid, &r.Guid, &r.Vnc, &r.ID, &r.Key} {
 		*s = cutText(*s, max/64)
 	}
 }
