@@ -1,0 +1,485 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/mem"
+	"github.com/cbsd/cbsdmq/journal"
+)
+
+// A bench is everything around the agents of a test: they come and go, the
+// broker, the pool and the machine stay.
+type bench struct {
+	t       *testing.T
+	dir     string
+	broker  *mem.Broker
+	machine *fakeMachine
+	cbsd    *fakeCBSD
+	client  *bus.Bus
+	mailbox uint64
+	replies bus.Consumer
+	got     map[string][]cbsdmq.Reply // final replies by id
+	pieces  map[string][]cbsdmq.Reply
+	stop    func()
+	adjust  func(*Config)
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{
+		t: t, dir: t.TempDir(), broker: mem.New(mem.Options{}), cbsd: &fakeCBSD{}, mailbox: 1 << 52,
+		got: make(map[string][]cbsdmq.Reply), pieces: make(map[string][]cbsdmq.Reply), stop: func() {},
+	}
+	b.machine = newMachine(b.dir)
+	b.client = bus.New(b.broker.Driver(), bus.Options{})
+	var err error
+	b.replies, err = b.client.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{
+		{Name: bus.MailboxName("reply", b.mailbox), Kind: bus.Mailbox},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.stop(); b.client.Close() })
+	return b
+}
+
+// start starts an agent; stop ends it as a crash would, but for what the loop
+// is writing at that moment.
+func (b *bench) start() *Server {
+	b.t.Helper()
+	j, err := journal.Open(b.t.Context(), journal.Options{
+		Path: filepath.Join(b.dir, "pool", "journal.sqlite"), State: filepath.Join(b.dir, "state"), Host: "host1", Boot: b.machine.boot,
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	link := bus.New(b.broker.Driver(), bus.Options{})
+	cfg := Config{
+		Pool: "pool1", Host: "host1", Boot: b.machine.boot, Command: "cbsd", Journal: j, CBSD: b.cbsd, Dial: b.machine.dial,
+		Endpoints: []Endpoint{{Name: "mem", Bus: link, Tube: "jobs", Prefix: "reply", Timeout: 5 * time.Second}},
+		Workers:   4, Readers: 4, Backlog: 100, ReplyTTL: time.Hour, KillGrace: time.Minute,
+		Limits: journal.Limits{Results: time.Hour, IDs: 24 * time.Hour},
+	}
+	if b.adjust != nil {
+		b.adjust(&cfg)
+	}
+	s := New(cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	stopped := false
+	b.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Errorf("Serve: %v", err)
+		}
+		link.Close()
+		j.Close()
+	}
+	return s
+}
+
+func newID() string { return ulid.Make().String() }
+
+// submit puts a job on the tube and returns its id. args are key=value.
+func (b *bench) submit(command string, args ...string) string {
+	b.t.Helper()
+	return b.put(b.job(command, args...))
+}
+
+func (b *bench) job(command string, args ...string) cbsdmq.Job {
+	j := cbsdmq.Job{Command: command, JobID: b.mailbox, Meta: &cbsdmq.Meta{V: 1, ID: newID(), Pool: "pool1"}}
+	for _, a := range args {
+		name, value, _ := strings.Cut(a, "=")
+		j.Args = append(j.Args, cbsdmq.Arg{Name: name, Value: value})
+	}
+	return j
+}
+
+func (b *bench) put(j cbsdmq.Job) string {
+	b.t.Helper()
+	body, err := json.Marshal(j)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.raw(string(body))
+	if j.Meta == nil {
+		return ""
+	}
+	return j.Meta.ID
+}
+
+func (b *bench) raw(body string) uint64 {
+	b.t.Helper()
+	r := b.client.Put(b.t.Context(), bus.Message{Tube: bus.Tube{Name: "jobs"}, Body: []byte(body)})
+	if r[0].Err != nil {
+		b.t.Fatal(r[0].Err)
+	}
+	return r[0].ID
+}
+
+// final waits for the last reply of a job.
+func (b *bench) final(id string) cbsdmq.Reply {
+	b.t.Helper()
+	printed := cbsdmq.PrintedID("pool1", id)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
+	defer cancel()
+	for len(b.got[printed]) == 0 {
+		ds, err := b.replies.Receive(ctx, 16)
+		if err != nil {
+			b.t.Fatalf("waiting for the end of %s: %v; begun %v", id, err, b.machine.begun)
+		}
+		for _, d := range ds {
+			r, err := cbsdmq.ParseReply(d.Body)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			if r.Final() {
+				b.got[r.ID] = append(b.got[r.ID], r)
+			} else {
+				b.pieces[r.ID] = append(b.pieces[r.ID], r)
+			}
+		}
+		if err := b.replies.Ack(ctx, ds...); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return b.got[printed][0]
+}
+
+func (b *bench) want(id string, state cbsdmq.State, code int) cbsdmq.Reply {
+	b.t.Helper()
+	r := b.final(id)
+	if r.State != state || r.ErrCode != code {
+		b.t.Errorf("job %s ended %s with %d (%s), want %s with %d", id, r.State, r.ErrCode, r.Reason, state, code)
+	}
+	return r
+}
+
+// running waits until the command of a job runs.
+func (b *bench) running(id string) {
+	b.t.Helper()
+	eventually(b.t, "the command of "+id+" runs", func() bool {
+		begun, _ := b.machine.snapshot()
+		for _, s := range begun {
+			if strings.HasPrefix(s, "pool1/"+id+" ") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// finish lets the command of a job end, once it runs.
+func (b *bench) finish(id string, status int, output string) {
+	b.t.Helper()
+	eventually(b.t, "the command of "+id+" can end", func() bool { return b.machine.finish("pool1/"+id, status, output) })
+}
+
+// begunOnce checks that no job's command was begun twice and no guest had two
+// changes at once.
+func (b *bench) begunOnce() {
+	b.t.Helper()
+	begun, overlap := b.machine.snapshot()
+	seen := make(map[string]bool)
+	for _, s := range begun {
+		id, _, _ := strings.Cut(s, " ")
+		if seen[id] {
+			b.t.Errorf("%s was begun twice", id)
+		}
+		seen[id] = true
+	}
+	if len(overlap) > 0 {
+		b.t.Errorf("two changes at once on %v", overlap)
+	}
+}
+
+func TestRun(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	r := b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
+	if r.Outcome != cbsdmq.Changed {
+		t.Errorf("outcome %q", r.Outcome)
+	}
+	r = b.want(b.submit("jprint", "hello"), cbsdmq.Done, 0)
+	if r.Message != "hello=" || r.Outcome != "" {
+		t.Errorf("got %+v", r)
+	}
+	r = b.want(b.submit("jfail", "jname=jail1"), cbsdmq.Failed, 1)
+	if r.Reason != "no luck" || r.Message != "no luck\n" {
+		t.Errorf("got %+v", r)
+	}
+	r = b.want(b.submit("nosuch"), cbsdmq.Refused, cbsdmq.ExitRefused)
+	if r.Reason != "Command: unknown" || r.Hint != "try jls" {
+		t.Errorf("got %+v", r)
+	}
+	b.begunOnce()
+}
+
+func TestLegacyJob(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	id := b.raw(`{"Command":"jprint","CommandArgs":{"a":"b"}}`)
+	c, err := b.client.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{{Name: bus.MailboxName("reply", id), Kind: bus.Mailbox}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ds, err := c.Receive(t.Context(), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`{"DskGuid":"0","ErrCode":0,"Guid":"0","Message":"a=b","Progress":100,"Vnc":"","ID":"pool1/%d","State":"done"}`, id)
+	if got := string(ds[0].Body); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	body := b.raw(`{"Command":"jprint","CommandArgs":["x"],"JobID":4503599627370496}`)
+	r := b.want(fmt.Sprint(body), cbsdmq.Refused, 2)
+	if !strings.HasPrefix(r.Reason, "CommandArgs: ") {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestRepeatRunsNothing(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	j := b.job("jstart", "jname=jail1")
+	id := b.put(j)
+	b.put(j) // while it runs
+	b.running(id)
+	j.JobID = b.mailbox + 1 // another address
+	b.put(j)
+	b.finish(id, 0, "started\n")
+	b.want(id, cbsdmq.Done, 0)
+	b.put(j)
+	late, err := b.client.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{{Name: bus.MailboxName("reply", b.mailbox+1), Kind: bus.Mailbox}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ds, err := late.Receive(t.Context(), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ := cbsdmq.ParseReply(ds[0].Body)
+	if r.Message != "started\n" || !r.Final() {
+		t.Errorf("the second address got %+v", r)
+	}
+	keyed := b.job("jset", "jname=jail1")
+	keyed.Meta.Key = "ORDER-4711"
+	first := b.put(keyed)
+	b.want(first, cbsdmq.Done, 0)
+	keyed.Meta.ID, keyed.JobID = newID(), b.mailbox+2
+	b.put(keyed)
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0) // behind it
+	begun, _ := b.machine.snapshot()
+	if len(begun) != 3 {
+		t.Errorf("begun: %q", begun)
+	}
+	b.begunOnce()
+}
+
+func TestOrderAndLanes(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	var ids []string
+	for i := range 40 {
+		ids = append(ids, b.submit("jset", fmt.Sprintf("jname=jail%d", i%4), fmt.Sprintf("n=%d", i)))
+	}
+	for _, id := range ids {
+		b.want(id, cbsdmq.Done, 0)
+	}
+	begun, _ := b.machine.snapshot()
+	last := make(map[string]int)
+	for _, s := range begun {
+		var guest string
+		var n int
+		f := strings.Fields(s)
+		fmt.Sscanf(f[2], "jname=%s", &guest)
+		fmt.Sscanf(f[3], "n=%d", &n)
+		if prev, ok := last[guest]; ok && n < prev {
+			t.Errorf("%s: %d was begun after %d", guest, n, prev)
+		}
+		last[guest] = n
+	}
+	b.begunOnce()
+}
+
+func TestAgentRestartAdopts(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	long := b.submit("jstart", "jname=jail1")
+	waiting := b.submit("jset", "jname=jail1")
+	b.running(long)
+	b.stop()
+	b.finish(long, 0, "done meanwhile\n") // nobody listens
+	b.start()
+	if r := b.want(long, cbsdmq.Done, 0); r.Message != "done meanwhile\n" {
+		t.Errorf("got %+v", r)
+	}
+	b.want(waiting, cbsdmq.Done, 0)
+	b.begunOnce()
+}
+
+func TestRunnerLost(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	change := b.submit("jstart", "jname=jail1")
+	b.running(change)
+	behind := b.submit("jset", "jname=jail1")
+	b.machine.lose()
+	r := b.want(change, cbsdmq.Unknown, cbsdmq.ExitUnknown)
+	if !strings.Contains(r.Reason, "The guest is off.") {
+		t.Errorf("reason %q", r.Reason)
+	}
+	b.want(behind, cbsdmq.Done, 0)
+	b.begunOnce()
+}
+
+func TestCancel(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	long := b.submit("jstart", "jname=jail1")
+	waiting := b.submit("jset", "jname=jail1")
+	behind := b.submit("jset", "jname=jail1")
+	b.running(long)
+	eventually(t, "all are accepted", func() bool { return s.open.Load() == 3 })
+	if err := s.cancel(t.Context(), waiting); err != nil {
+		t.Fatal(err)
+	}
+	b.want(waiting, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
+	if err := s.cancel(t.Context(), long); err != nil {
+		t.Fatal(err)
+	}
+	b.want(long, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
+	b.want(behind, cbsdmq.Done, 0)
+	if err := s.cancel(t.Context(), long); err == nil {
+		t.Error("a job that has ended was cancelled")
+	}
+	early := b.job("jset", "jname=jail1")
+	if err := s.cancel(t.Context(), early.Meta.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.put(early)
+	b.want(early.Meta.ID, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
+	begun, _ := b.machine.snapshot()
+	if len(begun) != 2 {
+		t.Errorf("begun: %q", begun)
+	}
+}
+
+func TestTimeLimit(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.TimeLimit = 10 * time.Millisecond }
+	b.start()
+	b.want(b.submit("jstart", "jname=jail1"), cbsdmq.Timeout, cbsdmq.ExitTimeout)
+}
+
+func TestForeignCommand(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.ForeignWait = 1500 * time.Millisecond }
+	b.cbsd.setForeign("jail1", true)
+	b.start()
+	r := b.want(b.submit("jset", "jname=jail1"), cbsdmq.Refused, cbsdmq.ExitRefused)
+	if r.Reason != "busy: cbsd bstart jail1 (pid 4711, pts/1, root)" {
+		t.Errorf("reason %q", r.Reason)
+	}
+	id := b.submit("jset", "jname=jail1")
+	b.want(b.submit("jset", "jname=jail2"), cbsdmq.Done, 0) // others go on
+	b.cbsd.setForeign("jail1", false)
+	b.want(id, cbsdmq.Done, 0)
+}
+
+func TestExpired(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	long := b.submit("jstart", "jname=jail1")
+	b.running(long)
+	j := b.job("jset", "jname=jail1")
+	j.Meta.Expires = time.Now().Add(300 * time.Millisecond)
+	id := b.put(j)
+	b.want(id, cbsdmq.Refused, cbsdmq.ExitRefused)
+	b.finish(long, 0, "")
+	b.want(long, cbsdmq.Done, 0)
+	j = b.job("jset", "jname=jail1")
+	j.Meta.Expires = time.Now().Add(-time.Second)
+	b.want(b.put(j), cbsdmq.Refused, cbsdmq.ExitRefused)
+}
+
+func TestPanicInOneJob(t *testing.T) {
+	b := newBench(t)
+	b.cbsd.panics = true
+	b.start()
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Unknown, cbsdmq.ExitUnknown)
+}
+
+func TestStream(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	j := b.job("jstart", "jname=jail1")
+	j.Meta.Stream = true
+	id := b.put(j)
+	b.running(id)
+	var text strings.Builder
+	for i := range 20000 {
+		fmt.Fprintf(&text, "line %d\n", i)
+	}
+	b.machine.mu.Lock()
+	for _, r := range b.machine.runs {
+		b.machine.write(r, text.String()[:100_000])
+	}
+	b.machine.mu.Unlock()
+	b.finish(id, 0, text.String()[100_000:])
+	r := b.want(id, cbsdmq.Done, 0)
+	got := make([]byte, text.Len())
+	var have int64
+	for _, p := range append(b.pieces["pool1/"+id], r) {
+		if p.Offset > have {
+			t.Fatalf("a gap: have %d bytes, the next piece is at %d", have, p.Offset)
+		}
+		copy(got[p.Offset:], p.Output())
+		have = max(have, p.Offset+int64(len(p.Output())))
+	}
+	if have != int64(text.Len()) || string(got) != text.String() {
+		t.Errorf("the joined pieces have %d bytes, want %d", have, text.Len())
+	}
+}
+
+func TestRefusedStartIsTriedAgain(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.machine.mu.Lock()
+	b.machine.refuse = true
+	b.machine.mu.Unlock()
+	id := b.submit("jset", "jname=jail1")
+	eventually(t, "the start was refused", func() bool {
+		row, err := b.row(id)
+		return err == nil && row != nil && row.N > 0
+	})
+	b.machine.mu.Lock()
+	b.machine.refuse = false
+	b.machine.mu.Unlock()
+	b.want(id, cbsdmq.Done, 0)
+	b.begunOnce()
+}
+
+func (b *bench) row(id string) (*journal.Job, error) {
+	path := filepath.Join(b.dir, "pool", "journal.sqlite")
+	db, err := journal.OpenReader(path)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	return journal.NewReader(db, path).Job(b.t.Context(), id)
+}

@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/journal"
+	"github.com/cbsd/cbsdmq/runner"
+)
+
+// foreignRetry is how often a guest is looked at that somebody else works on.
+const foreignRetry = time.Second
+
+// dispatch gives free workers to jobs whose lanes are free.
+func (l *loop) dispatch() {
+	if l.bad {
+		return
+	}
+	for class, q := range l.ready {
+		for len(q) > 0 && l.takeSlot(q[0]) {
+			j := q[0]
+			q = q[1:]
+			if class == cbsd.Read {
+				l.begin(j)
+			} else {
+				j.phase = preparing
+				l.prepare(j)
+			}
+		}
+		l.ready[class] = q
+	}
+}
+
+// prepare reads what must be known before a change, and looks for other
+// people's commands on the guest. Nothing else of ours can touch the guest
+// meanwhile: the job is at the head of its lanes.
+func (l *loop) prepare(j *job) {
+	s, plan := l.s, j.plan
+	go func() {
+		var before cbsd.Snapshot
+		var busy *cbsd.Busy
+		err := s.guard(func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), s.prepareLimit())
+			defer cancel()
+			if b, is := s.cfg.CBSD.Foreign(ctx, plan.Lanes, s.live.owns); is {
+				busy = &b
+				return nil
+			}
+			var err error
+			before, err = s.cfg.CBSD.Before(ctx, plan)
+			return err
+		})
+		if err != nil {
+			s.log.Warn("cannot read the state before a change", "command", plan.Command, "guest", plan.Guest, "err", err)
+		}
+		s.post(s.life, func(l *loop) { l.prepared(j, before, busy) })
+	}()
+}
+
+func (s *Server) prepareLimit() time.Duration { return 30 * time.Second }
+
+// prepared goes on with a job whose guest was looked at.
+func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
+	if j.phase != preparing {
+		return // it was cancelled meanwhile
+	}
+	now := time.Now()
+	expired := !j.row.Expires.IsZero() && now.After(j.row.Expires)
+	if busy == nil && !expired && l.runnerUp && !l.s.drain.Load() {
+		j.before = before
+		l.begin(j)
+		return
+	}
+	l.giveSlot(j)
+	j.phase = queued
+	if busy != nil {
+		if j.busySince.IsZero() {
+			j.busySince = now
+			l.s.log.Info("waits for a command that is not ours", "job", j.printedID(l.s.cfg.Pool), "guest", busy.Guest, "pid", busy.PID, "command", busy.Command)
+		}
+		if now.Sub(j.busySince) >= l.s.cfg.ForeignWait && j.arrival == nil {
+			l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, busyReason(busy), "wait for it to end, then submit again")
+			return
+		}
+		j.again = now.Add(foreignRetry)
+	} else {
+		l.makeReady(j)
+	}
+	if j.arrival != nil {
+		l.enlist(j)
+	}
+}
+
+func busyReason(b *cbsd.Busy) string {
+	tty := b.TTY
+	if tty == "" {
+		tty = "no tty"
+	}
+	return fmt.Sprintf("busy: %s (pid %d, %s, %s)", b.Command, b.PID, tty, b.User)
+}
+
+// begin puts the begin of j into the next commit. It holds a worker.
+func (l *loop) begin(j *job) {
+	var before []byte
+	if j.plan.Class == cbsd.Change {
+		// A Snapshot is plain data: it always has a JSON form.
+		before, _ = json.Marshal(j.before)
+	}
+	j.phase = beginning
+	if j.arrival != nil {
+		j.arrival.accept.Begin, j.row.Before = true, before
+		l.enlist(j)
+		return
+	}
+	l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq, Before: before})
+	l.begins = append(l.begins, j)
+}
+
+// unbegin makes j wait again, where its begin could not be written.
+func (l *loop) unbegin(j *job) {
+	l.giveSlot(j)
+	j.phase = queued
+	l.makeReady(j)
+}
+
+// start hands begun jobs to the runner, in the order of their numbers.
+func (l *loop) start(js []*job) {
+	if len(js) == 0 {
+		return
+	}
+	starts := make([]runner.Start, len(js))
+	for i, j := range js {
+		j.phase = begun
+		j.key = runner.Key{Pool: l.s.pool, Epoch: j.row.Epoch, N: j.row.N}
+		l.s.running.Add(1)
+		starts[i] = l.s.startOf(j)
+	}
+	r := l.s.runner.get()
+	if r == nil {
+		return // followRunner starts what the next runner has not seen
+	}
+	if err := r.Start(starts...); err != nil {
+		l.runnerUp = false // followRunner sees it too, and says so
+	}
+}
+
+func (s *Server) startOf(j *job) runner.Start {
+	id := j.printedID(s.cfg.Pool)
+	return runner.Start{
+		Key: j.key, Job: id, Path: s.cfg.Command, Args: j.plan.Argv,
+		Env: s.cfg.CBSD.Env(id, j.plan), Dir: s.cfg.CBSD.Dir(), OutputMax: s.cfg.OutputMax,
+	}
+}

@@ -1,0 +1,26 @@
+// Package agent serves pools: it takes jobs from a pool's tube, writes them
+// into the pool's journal, runs them through the runner, one at a time per
+// guest, and answers.
+//
+// A Server is one pool. All decisions are taken by one goroutine, its loop,
+// which owns everything that is known of the jobs in memory and is the only
+// writer of the journal: it takes all that has happened since it last looked,
+// writes it with one commit, and then lets the effects of it out (begin
+// commands, acknowledge, reply). What may take time (reading CBSD's state,
+// talking to brokers, copying output) is done by other goroutines, which post
+// what they found to the loop.
+//
+// Where to find what:
+//
+//	server.go   what a Server is made of, its start and end
+//	loop.go     the loop and the commit
+//	lanes.go    which job waits for which
+//	intake.go   tube -> journal
+//	begin.go    journal -> runner
+//	runs.go     the connection to the runner; what it says after a restart
+//	finish.go   exit status and output -> result
+//	outbox.go   result -> mailbox
+//	stream.go   output while it comes
+//	control.go  the control lane
+//	keep.go     time limits, retention, unread replies
+package agent

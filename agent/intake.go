@@ -1,0 +1,343 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/journal"
+)
+
+// maxReceive bounds the deliveries that are on their way into the journal.
+const maxReceive = 64
+
+// idFuture is how far ahead of this host's clock a client's may be.
+const idFuture = time.Hour
+
+// intake takes jobs from the tube of e as long as there is room for them, and
+// acknowledges each when it is in the journal.
+func (s *Server) intake(ctx context.Context, e Endpoint) {
+	var c bus.Consumer
+	var err error
+	for attempt := 0; ; attempt++ {
+		c, err = e.Bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{{Name: e.Tube}}, MaxBody: cbsdmq.JobMax})
+		if err == nil {
+			break
+		}
+		if !sleep(ctx, pause(attempt)) {
+			return
+		}
+	}
+	defer c.Close()
+	for attempt := 0; s.mayReceive(ctx); {
+		room := min(s.cfg.Backlog-int(s.open.Load()), maxReceive)
+		ds, err := c.Receive(ctx, room)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			attempt++
+			sleep(ctx, pause(attempt))
+			continue
+		}
+		attempt = 0
+		s.take(ctx, e, c, ds)
+	}
+}
+
+// mayReceive waits until a job may be taken: there is room, the journal can be
+// written and nobody asked to drain. False when ctx ends.
+func (s *Server) mayReceive(ctx context.Context) bool {
+	for {
+		var wait <-chan struct{}
+		switch {
+		case s.drain.Load():
+			wait = nil
+		case s.trouble.Load() != nil:
+			wait = s.healthy
+		case int(s.open.Load()) >= s.cfg.Backlog:
+			wait = s.room
+		default:
+			return ctx.Err() == nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// take brings deliveries into the journal and settles them with the broker.
+func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.Delivery) {
+	errs := make([]error, len(ds))
+	settled := make(chan struct{}, len(ds))
+	arrivals := make([]*arrival, 0, len(ds))
+	for i, d := range ds {
+		a, err := s.arrive(ctx, e, c, d)
+		if err != nil {
+			errs[i] = err
+			settled <- struct{}{}
+			continue
+		}
+		a.done = func(err error) { errs[i] = err; settled <- struct{}{} }
+		arrivals = append(arrivals, a)
+	}
+	if len(arrivals) > 0 && !s.post(ctx, func(l *loop) {
+		for _, a := range arrivals {
+			l.arrive(a)
+		}
+	}) {
+		return // the consumer's end gives them back
+	}
+	for range ds {
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return
+		}
+	}
+	var acks, back []bus.Delivery
+	for i, d := range ds {
+		if errs[i] == nil {
+			acks = append(acks, d)
+		} else {
+			back = append(back, d)
+		}
+	}
+	// What cannot be settled comes again and is answered from the journal.
+	if len(back) > 0 {
+		_ = c.Release(ctx, time.Second, back...)
+	}
+	if len(acks) > 0 {
+		_ = c.Ack(ctx, acks...)
+	}
+}
+
+// arrive reads a delivery. A body that is not a job, or may not be run, becomes
+// a job that is refused at once; an error means that the delivery is to come
+// again later.
+func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.Delivery) (*arrival, error) {
+	now := time.Now()
+	job, err := s.parse(d)
+	row := &journal.Job{
+		Bus: e.Name, Command: printable(job.Command), Accepted: now,
+	}
+	addr := journal.Address{Bus: e.Name, Tube: bus.MailboxName(e.Prefix, d.ID), BrokerID: true}
+	if job.JobID != 0 {
+		addr.Tube, addr.BrokerID = bus.MailboxName(e.Prefix, job.JobID), false
+	}
+	a := &arrival{accept: &journal.Accept{Job: row, Address: addr}}
+	if m := job.Meta; m != nil && cbsdmq.ValidULID(m.ID) {
+		row.ID, row.Ident, row.Sender, row.Key, row.Expires = m.ID, m.ID, m.Sender, m.Key, m.Expires
+		if m.Stream {
+			row.Flags |= journal.Stream
+		}
+	} else {
+		row.Flags |= journal.Legacy
+		if s.cfg.LegacyExpires > 0 {
+			row.Expires = now.Add(s.cfg.LegacyExpires)
+		}
+		if err := s.identify(ctx, c, d, e, row); err != nil {
+			return nil, err
+		}
+	}
+	if err == nil {
+		err = s.admit(job, now)
+	}
+	var plan cbsd.Plan
+	if err == nil {
+		plan, err = s.cfg.CBSD.Plan(job)
+	}
+	if err != nil {
+		a.accept.End = refusal(err)
+		return a, nil
+	}
+	if plan.Class == cbsd.Read {
+		row.Flags |= journal.Reads
+		if job.Meta == nil || !job.Meta.InOrder {
+			plan.Lanes = nil
+		}
+	}
+	row.Guest = plan.Guest
+	if row.Plan, err = json.Marshal(plan); err != nil {
+		return nil, err
+	}
+	a.plan = plan
+	return a, nil
+}
+
+func (s *Server) parse(d bus.Delivery) (cbsdmq.Job, error) {
+	if d.Body == nil && d.Size > 0 {
+		return cbsdmq.Job{}, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "the job has %d bytes, more than %d", d.Size, cbsdmq.JobMax).
+			WithHint("send less: put long texts into a file on the host and name the file")
+	}
+	return cbsdmq.ParseJob(d.Body)
+}
+
+// admit checks what concerns the job as a message; what concerns the command is
+// for cbsd.Plan.
+func (s *Server) admit(job cbsdmq.Job, now time.Time) error {
+	m := job.Meta
+	if m == nil {
+		return nil
+	}
+	refuse := func(field, format string, args ...any) *cbsdmq.Error {
+		return cbsdmq.Errorf(cbsdmq.CodeRefused, field, format, args...)
+	}
+	switch {
+	case !cbsdmq.ValidULID(m.ID):
+		return refuse("cbsdmq.id", "not a ULID").WithHint("see github.com/ulid/spec; it has 26 characters")
+	case m.Pool != "" && m.Pool != s.cfg.Pool:
+		return refuse("cbsdmq.pool", "the job is for pool %q, this is %q", m.Pool, s.cfg.Pool).
+			WithHint("put it on the tube of its own pool")
+	case !m.Expires.IsZero() && !now.Before(m.Expires):
+		return refuse("cbsdmq.expires", "expired %s ago, before the agent had it", now.Sub(m.Expires).Round(time.Second))
+	}
+	made := cbsdmq.ULIDTime(m.ID)
+	if age := now.Sub(made); age > s.cfg.Limits.IDs {
+		return refuse("cbsdmq.id", "stale: made %s ago, ids are remembered for %s", age.Round(time.Second), s.cfg.Limits.IDs).
+			WithHint("submit it again under a new id")
+	}
+	if ahead := made.Sub(now); ahead > idFuture {
+		return refuse("cbsdmq.id", "made %s in the future", ahead.Round(time.Second)).
+			WithHint("set the clocks of client and agent")
+	}
+	return nil
+}
+
+// identify gives a job of an original client its identity: the broker's id and
+// the body. A broker that lost its memory gives its ids again, so where the
+// journal has that identity the age of the message tells which of the two it
+// is; in doubt they are the same.
+func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e Endpoint, row *journal.Job) error {
+	sum := sha256.Sum256(d.Body)
+	row.ID = strconv.FormatUint(d.ID, 10)
+	row.Ident = fmt.Sprintf("%s/%s/%d/%x", e.Name, e.Tube, d.ID, sum[:16])
+	last, n, err := s.cfg.Journal.Reader().Legacy(ctx, row.Ident)
+	if err != nil || last == nil {
+		return err
+	}
+	age, err := c.Age(ctx, d)
+	if err != nil {
+		return err
+	}
+	if put := time.Now().Add(-age - time.Second); put.After(last.Accepted) {
+		row.Ident = journal.LegacyIdent(row.Ident, n+1)
+	} else {
+		row.Ident = last.Ident
+	}
+	return nil
+}
+
+// arrive puts a delivery into the next commit, begun if nothing stands in its
+// way.
+func (l *loop) arrive(a *arrival) {
+	if l.bad || l.s.drain.Load() {
+		a.done(errors.New("not now"))
+		return
+	}
+	if twin := l.byIdent[a.accept.Job.Ident]; twin != nil && (twin.phase == arriving || twin.phase == preparing) && twin.arrival != nil {
+		a.done(errors.New("its twin is on its way into the journal"))
+		return
+	}
+	j := &job{row: a.accept.Job, plan: a.plan, arrival: a, addrs: []journal.Address{a.accept.Address}}
+	known := l.byIdent[j.row.Ident] != nil
+	if a.accept.End != nil || known {
+		l.s.open.Add(1)
+		j.node.job = j
+		l.enlist(j)
+		return
+	}
+	j.node.lanes = a.plan.Lanes
+	l.add(j)
+	if j.waits > 0 || len(l.ready[j.plan.Class]) > 0 || !l.takeSlot(j) {
+		l.enlist(j)
+		return
+	}
+	if j.plan.Class == cbsd.Read {
+		a.accept.Begin = true
+		l.enlist(j)
+		return
+	}
+	j.phase = preparing
+	l.prepare(j)
+}
+
+// enlist puts an arrival into the next commit.
+func (l *loop) enlist(j *job) {
+	l.batch.Accept = append(l.batch.Accept, j.arrival.accept)
+	l.accepting = append(l.accepting, j)
+}
+
+// accepted settles an arrival that is in the journal and reports whether it is
+// to be started.
+func (l *loop) accepted(j *job) (start bool) {
+	a := j.arrival
+	j.arrival = nil
+	defer a.done(nil)
+	switch {
+	case a.accept.Known != nil:
+		l.repeat(j, a.accept)
+	case a.accept.End != nil:
+		l.s.log.Info("job refused", "job", j.printedID(l.s.cfg.Pool), "command", j.row.Command, "err", refusedReason(a.accept.End))
+		l.s.owe(j.row.Seq, j.addrs, nil)
+		l.drop(j)
+	default:
+		l.jobs[j.row.Seq], l.byID[j.row.ID] = j, j
+		switch {
+		case a.accept.Cancelled:
+			l.giveSlot(j)
+			j.phase = queued
+			l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it came", "")
+		case a.accept.Begin:
+			return true
+		default:
+			l.giveSlot(j)
+			j.phase = queued
+			if j.waits == 0 {
+				l.makeReady(j)
+			}
+		}
+	}
+	return false
+}
+
+// repeat answers the delivery of a job that the journal had already.
+func (l *loop) repeat(j *job, a *journal.Accept) {
+	l.drop(j)
+	if !a.NewAddress {
+		return
+	}
+	if first := l.jobs[a.Known.Seq]; first != nil {
+		first.addrs = append(first.addrs, a.Address)
+		return
+	}
+	l.s.owe(a.Known.Seq, []journal.Address{a.Address}, nil)
+}
+
+// refuseArrival gives an arrival back that could not be written.
+func (l *loop) refuseArrival(j *job, err error) {
+	a := j.arrival
+	j.arrival = nil
+	l.drop(j)
+	a.done(err)
+}
+
+// drop forgets a job that did not become one of the journal's.
+func (l *loop) drop(j *job) {
+	entered := l.byIdent[j.row.Ident] == j
+	if entered {
+		l.forget(j)
+		return
+	}
+	j.phase = ended
+	l.s.open.Add(-1)
+}

@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"context"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/journal"
+)
+
+const (
+	keepEvery   = time.Minute
+	expireBatch = 500
+)
+
+// tick does what depends on time.
+func (l *loop) tick(now time.Time) {
+	for _, j := range l.jobs {
+		switch {
+		case j.phase == queued:
+			l.tickQueued(j, now)
+		case j.phase == begun:
+			l.tickBegun(j, now)
+		}
+	}
+	if len(l.lazy) > 0 && now.Sub(l.lazySince) >= tick {
+		l.flushSent()
+	}
+	if err := l.s.cfg.Journal.SaveMark(); err != nil && !l.bad {
+		l.s.log.Warn("could not save how far the journal has come", "err", err)
+	}
+}
+
+func (l *loop) tickQueued(j *job, now time.Time) {
+	if j.row.State != cbsdmq.Held && !j.row.Expires.IsZero() && now.After(j.row.Expires) {
+		l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, "expired before it could begin", "")
+		return
+	}
+	if !j.again.IsZero() && now.After(j.again) {
+		j.again = time.Time{}
+		l.makeReady(j)
+	}
+}
+
+func (l *loop) tickBegun(j *job, now time.Time) {
+	limit := l.s.cfg.TimeLimit
+	switch {
+	case j.termAt.IsZero():
+		if limit > 0 && now.Sub(j.row.Begun) > limit {
+			l.terminate(j, cbsdmq.Timeout)
+		}
+	case !j.killAt.IsZero() && now.After(j.killAt):
+		j.killAt = time.Time{}
+		l.signal(j, syscall.SIGKILL)
+	}
+}
+
+// terminate asks a running command to end, and makes it end after a while.
+func (l *loop) terminate(j *job, why cbsdmq.State) {
+	if j.why == "" {
+		j.why = why
+	}
+	if j.phase != begun || !j.termAt.IsZero() {
+		return // it ends already; or it is signalled when it has started
+	}
+	if _, started := l.s.live.run(j.row.ID); !started {
+		return
+	}
+	j.termAt = time.Now()
+	j.killAt = j.termAt.Add(l.s.cfg.KillGrace)
+	l.signal(j, syscall.SIGTERM)
+}
+
+func (l *loop) signal(j *job, sig syscall.Signal) {
+	r, key, s, name := l.s.runner.get(), j.key, l.s, j.printedID(l.s.cfg.Pool)
+	if r == nil {
+		j.termAt = time.Time{} // when there is a runner again
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(s.life, tick)
+		defer cancel()
+		if err := r.Kill(ctx, key, sig); err != nil {
+			s.log.Info("could not signal a command", "job", name, "signal", sig.String(), "err", err)
+		}
+	}()
+}
+
+// keep does the housekeeping: old results, and replies that nobody has read.
+func (s *Server) keep(ctx context.Context) {
+	for sleep(ctx, keepEvery) {
+		s.prune(ctx)
+		s.expire(ctx)
+	}
+}
+
+func (s *Server) prune(ctx context.Context) {
+	for {
+		done := make(chan bool, 1)
+		if !s.post(ctx, func(l *loop) {
+			more, err := s.cfg.Journal.Prune(ctx, time.Now(), s.cfg.Limits)
+			if err != nil && !l.bad && ctx.Err() == nil {
+				s.log.Warn("could not drop old results", "err", err)
+			}
+			s.cfg.Journal.RestoreReserve()
+			done <- more && err == nil
+		}) {
+			return
+		}
+		select {
+		case more := <-done:
+			if !more {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// expire removes replies that were not read in time from brokers that do not
+// do it themselves.
+func (s *Server) expire(ctx context.Context) {
+	owes, err := s.cfg.Journal.Reader().Unread(ctx, time.Now().Add(-s.cfg.ReplyTTL), expireBatch)
+	if err != nil {
+		s.log.Warn("could not look for unread replies", "err", err)
+		return
+	}
+	var gone []journal.SentReply
+	for _, o := range owes {
+		box := s.out[o.Address.Bus]
+		if box == nil {
+			continue
+		}
+		callCtx, cancel := context.WithTimeout(ctx, box.e.Timeout)
+		err := box.e.Bus.Expire(callCtx, o.Address.Tube, o.PutID, s.cfg.ReplyTTL)
+		cancel()
+		if err != nil {
+			break // the broker is away: next time
+		}
+		gone = append(gone, journal.SentReply{Seq: o.Seq, Bus: o.Address.Bus, Tube: o.Address.Tube, PutID: o.PutID, State: journal.Gone})
+	}
+	if len(gone) > 0 {
+		s.post(ctx, func(l *loop) { l.batch.Sent = append(l.batch.Sent, gone...) })
+	}
+}
+
+// pause is the wait before attempt n: twice as long each time, up to 5 s, with
+// some jitter so that many agents do not come at once.
+func pause(n int) time.Duration {
+	d := min(50*time.Millisecond<<min(max(n, 1), 7), 5*time.Second)
+	return d/2 + rand.N(d/2)
+}
+
+// sleep waits for d, or until ctx ends: then it returns false.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,331 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/journal"
+	"github.com/cbsd/cbsdmq/runner"
+)
+
+// A phase is where a job is in the loop.
+type phase int
+
+const (
+	arriving   phase = iota // not yet in the journal
+	queued                  // waits for its lane or for a worker
+	preparing               // has both; the state before the change is being read
+	beginning               // its begin is in the next commit
+	begun                   // with the runner
+	concluding              // ended; its result is being made, or waits for the commit
+	ended                   // in the journal; may still hold its place for those behind it
+)
+
+// A job is a job in memory, from its delivery until its end is in the journal.
+// It belongs to the loop.
+type job struct {
+	node
+	row     *journal.Job
+	plan    cbsd.Plan
+	arrival *arrival
+	phase   phase
+	addrs   []journal.Address
+	before  cbsd.Snapshot
+	slot    bool // holds a worker
+
+	busySince time.Time // when a foreign command was first seen on the guest
+	again     time.Time // not prepared before
+
+	key       runner.Key
+	termAt    time.Time // when SIGTERM was sent
+	killAt    time.Time // when SIGKILL is due
+	why       cbsdmq.State
+	streaming *streamer
+}
+
+func (j *job) printedID(pool string) string { return cbsdmq.PrintedID(pool, j.row.ID) }
+
+// An arrival is one delivery on its way into the journal.
+type arrival struct {
+	accept *journal.Accept
+	plan   cbsd.Plan
+	stream bool
+	done   func(error) // called once: nil when it may be acknowledged
+}
+
+// The loop owns the jobs. Only its goroutine touches it.
+type loop struct {
+	s       *Server
+	jobs    map[int64]*job // by seq
+	byID    map[string]*job
+	byIdent map[string]*job
+	lanes   lanes
+	ready   map[cbsd.Class][]*job // wait for a worker only
+	free    map[cbsd.Class]int    // workers
+
+	batch     journal.Batch
+	accepting []*job
+	begins    []*job
+	endings   []*ending
+	after     []func()      // to do once the batch is written
+	failed    []func(error) // to do if it cannot be
+	lazy      []journal.SentReply
+	lazySince time.Time
+	runnerUp  bool
+	bad       bool // the last commit failed
+}
+
+func newLoop(s *Server) *loop {
+	return &loop{
+		s:       s,
+		jobs:    make(map[int64]*job),
+		byID:    make(map[string]*job),
+		byIdent: make(map[string]*job),
+		ready:   make(map[cbsd.Class][]*job),
+		free:    map[cbsd.Class]int{cbsd.Change: s.cfg.Workers, cbsd.Read: s.cfg.Readers},
+	}
+}
+
+const (
+	tick     = time.Second
+	maxBatch = 512
+	lazyMax  = 256 // confirmed replies that wait for the next commit
+)
+
+// run is the loop: take what has happened, decide, write, act.
+func (l *loop) run(ctx context.Context) {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		ticked := false
+		select {
+		case f := <-l.s.inbox:
+			f(l)
+		case <-t.C:
+			ticked = true
+			l.tick(time.Now())
+		case <-ctx.Done():
+			l.rest()
+			return
+		}
+		for n := 1; n < maxBatch; n++ {
+			select {
+			case f := <-l.s.inbox:
+				f(l)
+				continue
+			default:
+			}
+			break
+		}
+		// While the journal cannot be written it is tried once a tick.
+		for !l.bad || ticked {
+			l.dispatch()
+			if !l.pending() {
+				break
+			}
+			l.commit()
+			ticked = false
+		}
+	}
+}
+
+// pending reports whether there is something to write, or to find out whether
+// the journal can be written again.
+func (l *loop) pending() bool { return !l.batch.Empty() || len(l.after) > 0 || l.bad }
+
+// rest writes what has come to its end when the Server stops.
+func (l *loop) rest() {
+	for {
+		select {
+		case f := <-l.s.inbox:
+			f(l)
+			continue
+		default:
+		}
+		break
+	}
+	if l.pending() || len(l.lazy) > 0 {
+		l.commit()
+	}
+	if err := l.s.cfg.Journal.SaveMark(); err != nil {
+		l.s.log.Warn("could not save how far the journal has come", "err", err)
+	}
+}
+
+// commit writes the batch and lets its effects out. What cannot be written has
+// not happened: deliveries go back, begins wait, ends are tried again.
+func (l *loop) commit() {
+	l.flushSent()
+	err := l.s.cfg.Journal.Commit(&l.batch)
+	batch, accepting, begins, endings := l.batch, l.accepting, l.begins, l.endings
+	after, failed := l.after, l.failed
+	l.accepting, l.begins, l.endings, l.after, l.failed = nil, nil, nil, nil, nil
+	l.batch = journal.Batch{}
+	if err != nil {
+		l.troubled(err)
+		for _, j := range accepting {
+			l.refuseArrival(j, err)
+		}
+		for _, j := range begins {
+			l.unbegin(j)
+		}
+		l.endings = endings // tried again with the next commit
+		for _, e := range endings {
+			l.batch.Finish = append(l.batch.Finish, e.finish)
+		}
+		l.lazy = batch.Sent
+		for _, f := range failed {
+			f(err)
+		}
+		return
+	}
+	l.well()
+	var starts []*job
+	for _, j := range accepting {
+		if l.accepted(j) {
+			starts = append(starts, j)
+		}
+	}
+	for i, j := range begins {
+		j.row.Epoch, j.row.N = l.s.cfg.Journal.Meta().Epoch, batch.Begin[i].N
+		starts = append(starts, j)
+	}
+	l.start(starts)
+	var acks []runner.Key
+	for _, e := range endings {
+		if e.key != (runner.Key{}) {
+			acks = append(acks, e.key)
+		}
+		l.finished(e)
+	}
+	if r := l.s.runner.get(); r != nil && len(acks) > 0 {
+		_ = r.Ack(acks...) // a lost connection is noticed by its reader; List shows the run again
+	}
+	for _, f := range after {
+		f()
+	}
+}
+
+// troubled notes that the journal cannot be written. Nothing new is taken from
+// the broker until it can.
+func (l *loop) troubled(err error) {
+	why := err.Error()
+	if journal.Full(err) {
+		why = "the disk of the journal is full: " + why
+	}
+	if !l.bad {
+		l.s.log.Error("cannot write the journal, taking no new jobs", "err", err,
+			"hint", "make room or mend the file system; the agent goes on by itself")
+	}
+	l.bad = true
+	l.s.trouble.Store(&why)
+}
+
+func (l *loop) well() {
+	if !l.bad {
+		return
+	}
+	l.bad = false
+	l.s.trouble.Store(nil)
+	l.s.log.Info("the journal can be written again")
+	select {
+	case l.s.healthy <- struct{}{}:
+	default:
+	}
+}
+
+// add takes a job in memory into account.
+func (l *loop) add(j *job) {
+	j.node.job = j
+	l.byIdent[j.row.Ident] = j
+	l.lanes.enter(&j.node)
+	l.s.open.Add(1)
+	if j.row.State == cbsdmq.Held {
+		l.s.held.Add(1)
+	}
+}
+
+// forget drops a job from memory, and its place in the lanes once that is its
+// turn.
+func (l *loop) forget(j *job) {
+	l.giveSlot(j)
+	l.unready(j)
+	j.phase = ended
+	if l.byIdent[j.row.Ident] == j {
+		delete(l.byIdent, j.row.Ident)
+	}
+	if l.byID[j.row.ID] == j {
+		delete(l.byID, j.row.ID)
+	}
+	if l.jobs[j.row.Seq] == j {
+		delete(l.jobs, j.row.Seq)
+	}
+	l.s.open.Add(-1)
+	select {
+	case l.s.room <- struct{}{}:
+	default:
+	}
+	if j.waits == 0 {
+		l.leave(&j.node)
+	}
+	l.checkIdle()
+}
+
+// leave frees the lanes behind n, and those behind jobs that have ended out of
+// turn.
+func (l *loop) leave(n *node) {
+	for _, m := range l.lanes.leave(n) {
+		if m.job.phase == ended {
+			l.leave(m)
+		} else {
+			l.makeReady(m.job)
+		}
+	}
+}
+
+// makeReady queues a job that waits for a worker only.
+func (l *loop) makeReady(j *job) {
+	if j.phase == queued && j.row.State != cbsdmq.Held {
+		l.ready[j.plan.Class] = append(l.ready[j.plan.Class], j)
+	}
+}
+
+func (l *loop) unready(j *job) {
+	q := l.ready[j.plan.Class]
+	for i, r := range q {
+		if r == j {
+			l.ready[j.plan.Class] = append(q[:i:i], q[i+1:]...)
+			return
+		}
+	}
+}
+
+func (l *loop) takeSlot(j *job) bool {
+	if l.free[j.plan.Class] <= 0 || !l.runnerUp || l.s.drain.Load() {
+		return false
+	}
+	l.free[j.plan.Class]--
+	j.slot = true
+	return true
+}
+
+func (l *loop) giveSlot(j *job) {
+	if j.slot {
+		l.free[j.plan.Class]++
+		j.slot = false
+	}
+}
+
+// checkIdle closes Server.idle when the Server is to drain and nothing runs.
+func (l *loop) checkIdle() {
+	if !l.s.drain.Load() || l.s.running.Load() > 0 {
+		return
+	}
+	select {
+	case <-l.s.idle:
+	default:
+		close(l.s.idle)
+	}
+}

@@ -1,0 +1,217 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/journal"
+)
+
+// An outbox publishes the last replies of one endpoint until the broker has
+// confirmed each. The journal knows what is owed, so the outbox may forget
+// bodies when it grows long.
+type outbox struct {
+	s   *Server
+	e   Endpoint
+	mu  sync.Mutex
+	q   []parcel
+	has chan struct{} // holds an element while q is not empty
+}
+
+// A parcel is one reply for one address.
+type parcel struct {
+	seq  int64
+	tube string
+	body []byte // nil: in the journal
+	max  int    // of the body, where the broker takes less than JobMax
+}
+
+const (
+	outboxBodies = 256 // bodies kept in memory; past it they are read again
+	outboxBatch  = 64
+	replyMin     = 1 << 10 // a broker that takes less than this cannot be used
+)
+
+func newOutbox(s *Server, e Endpoint) *outbox {
+	return &outbox{s: s, e: e, has: make(chan struct{}, 1)}
+}
+
+// owe sends the last reply of a job to addresses. body is nil where it has to
+// be read from the journal.
+func (s *Server) owe(seq int64, addrs []journal.Address, body []byte) {
+	for _, a := range addrs {
+		if o := s.out[a.Bus]; o != nil {
+			o.add(parcel{seq: seq, tube: a.Tube, body: body})
+		}
+		// A bus that the pool is not served on any more gets its replies when
+		// it is again.
+	}
+}
+
+func (o *outbox) add(ps ...parcel) {
+	o.mu.Lock()
+	for _, p := range ps {
+		if len(o.q) >= outboxBodies {
+			p.body = nil
+		}
+		o.q = append(o.q, p)
+	}
+	o.mu.Unlock()
+	select {
+	case o.has <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) take() []parcel {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := min(len(o.q), outboxBatch)
+	ps := o.q[:n:n]
+	o.q = o.q[n:]
+	if len(o.q) == 0 {
+		o.q = nil
+	}
+	return ps
+}
+
+func (o *outbox) run(ctx context.Context) {
+	for attempt := 0; ; {
+		ps := o.take()
+		if len(ps) == 0 {
+			select {
+			case <-o.has:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		again := o.publish(ctx, ps)
+		if len(again) == 0 {
+			attempt = 0
+			continue
+		}
+		o.add(again...)
+		if len(again) == len(ps) {
+			attempt++
+			if !sleep(ctx, pause(attempt)) {
+				return
+			}
+		}
+	}
+}
+
+// publish puts parcels on the broker and returns those that it did not confirm.
+func (o *outbox) publish(ctx context.Context, ps []parcel) (again []parcel) {
+	var ms []bus.Message
+	sent := ps[:0:0]
+	for _, p := range ps {
+		if p.body == nil {
+			body, err := o.s.stored(ctx, p)
+			if err != nil {
+				o.s.log.Error("a reply cannot be read from the journal", "seq", p.seq, "err", err)
+				again = append(again, p)
+				continue
+			}
+			p.body = body
+		}
+		ms = append(ms, bus.Message{Tube: bus.Tube{Name: p.tube, Kind: bus.Mailbox}, Body: p.body, TTL: o.s.cfg.ReplyTTL})
+		sent = append(sent, p)
+	}
+	if len(ms) == 0 {
+		return again
+	}
+	putCtx, cancel := context.WithTimeout(ctx, o.e.Timeout)
+	defer cancel()
+	var done []journal.SentReply
+	for i, r := range o.e.Bus.Put(putCtx, ms...) {
+		p := sent[i]
+		switch {
+		case r.Err == nil:
+			done = append(done, journal.SentReply{Seq: p.seq, Bus: o.e.Name, Tube: p.tube, PutID: r.ID, State: o.sentState()})
+		case errors.Is(r.Err, bus.ErrTooLarge) && len(p.body) > replyMin:
+			p.max, p.body = max(len(p.body)/2, replyMin), nil
+			again = append(again, p)
+		default:
+			again = append(again, p)
+		}
+	}
+	if len(done) > 0 {
+		// Not posted under ctx: what the broker has must not be sent again.
+		o.s.post(o.s.life, func(l *loop) { l.sent(done) })
+	}
+	return again
+}
+
+// sentState is what remains to be done about a reply that was sent: nothing
+// where the broker itself drops what nobody reads.
+func (o *outbox) sentState() journal.AddressState {
+	if o.e.Bus.Caps().TTL {
+		return journal.Gone
+	}
+	return journal.Sent
+}
+
+// stored makes the last reply of a job from the journal.
+func (s *Server) stored(ctx context.Context, p parcel) ([]byte, error) {
+	r := s.cfg.Journal.Reader()
+	row, err := r.BySeq(ctx, p.seq)
+	if err != nil {
+		return nil, err
+	}
+	if row == nil {
+		return nil, fmt.Errorf("job %d is not in the journal", p.seq)
+	}
+	tail, err := s.outputTail(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	most := cbsdmq.JobMax
+	if p.max > 0 {
+		most = p.max
+	}
+	return s.lastReply(row, row.Result, tail, row.OutSize, most), nil
+}
+
+// outputTail reads the end of an ended job's stdout, as much as a reply takes.
+func (s *Server) outputTail(ctx context.Context, row *journal.Job) ([]byte, error) {
+	if row.OutSize == 0 {
+		return nil, nil
+	}
+	f, err := s.cfg.Journal.Reader().Output(ctx, row.Seq)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(max(0, size-journal.InlineOutput), io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(f)
+}
+
+// sent notes confirmed replies. They ride along with the next commit: if they
+// are lost, a reply is sent twice.
+func (l *loop) sent(done []journal.SentReply) {
+	if len(l.lazy) == 0 {
+		l.lazySince = time.Now()
+	}
+	l.lazy = append(l.lazy, done...)
+	if len(l.lazy) >= lazyMax {
+		l.flushSent()
+	}
+}
+
+func (l *loop) flushSent() {
+	l.batch.Sent = append(l.batch.Sent, l.lazy...)
+	l.lazy = nil
+}

@@ -1,0 +1,284 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/journal"
+	"github.com/cbsd/cbsdmq/runner"
+)
+
+// adopt brings the journal's open jobs into the loop and connects to the
+// runner. It returns what the runner knows of them.
+func (s *Server) adopt(ctx context.Context, l *loop) (runner.Snapshot, error) {
+	r, snap, err := s.dial(ctx)
+	if err != nil {
+		return snap, err
+	}
+	s.runner.swap(r)
+	if err := s.cfg.Journal.CheckMark(ctx, snap.Mark.N); err != nil {
+		return snap, err
+	}
+	rows, err := s.cfg.Journal.Reader().Open(ctx)
+	if err != nil {
+		return snap, err
+	}
+	for _, row := range rows {
+		j := &job{row: row, phase: queued}
+		if err := json.Unmarshal(row.Plan, &j.plan); err != nil {
+			return snap, fmt.Errorf("job %s: reading its plan from the journal: %w", row.ID, err)
+		}
+		j.lanes = j.plan.Lanes
+		owes, err := s.cfg.Journal.Reader().Addresses(ctx, row.Seq)
+		if err != nil {
+			return snap, err
+		}
+		for _, o := range owes {
+			j.addrs = append(j.addrs, o.Address)
+		}
+		l.add(j)
+		l.jobs[row.Seq], l.byID[row.ID] = j, j
+		if row.Begun.IsZero() {
+			if j.waits == 0 {
+				l.makeReady(j)
+			}
+			if row.Flags&journal.Cancelled != 0 {
+				l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it began", "")
+			}
+			continue
+		}
+		j.phase = begun
+		j.key = runner.Key{Pool: s.pool, Epoch: row.Epoch, N: row.N}
+		j.slot = true
+		l.free[j.plan.Class]--
+		if row.Flags&journal.Cancelled != 0 {
+			j.why = cbsdmq.Cancelled
+		}
+		_ = json.Unmarshal(row.Before, &j.before) // none for a read
+		s.running.Add(1)
+	}
+	owed, err := s.cfg.Journal.Reader().Owed(ctx)
+	if err != nil {
+		return snap, err
+	}
+	for _, o := range owed {
+		s.owe(o.Seq, []journal.Address{o.Address}, nil)
+	}
+	return snap, nil
+}
+
+func (s *Server) dial(ctx context.Context) (Runner, runner.Snapshot, error) {
+	r, err := s.cfg.Dial(ctx)
+	if err != nil {
+		return nil, runner.Snapshot{}, err
+	}
+	snap, err := r.List(ctx, s.pool)
+	if err != nil {
+		r.Close()
+		return nil, snap, err
+	}
+	return r, snap, nil
+}
+
+// followRunner passes on what the runner says, and finds or starts another when
+// the connection is lost.
+func (s *Server) followRunner(ctx context.Context, snap runner.Snapshot) {
+	for attempt := 0; ; {
+		s.post(ctx, func(l *loop) { l.reconcile(snap) })
+		err := s.followEvents(ctx, s.runner.get())
+		if ctx.Err() != nil {
+			return
+		}
+		s.post(ctx, func(l *loop) { l.runnerUp = false })
+		s.log.Warn("lost the runner", "err", err)
+		for {
+			if old := s.runner.swap(nil); old != nil {
+				old.Close()
+			}
+			var r Runner
+			if r, snap, err = s.dial(ctx); err == nil {
+				s.runner.swap(r)
+				s.log.Info("connected to the runner", "runner", snap.RunnerID)
+				attempt = 0
+				break
+			}
+			if attempt++; attempt == 2 {
+				s.log.Error("cannot reach or start a runner, nothing is begun", "err", err)
+			}
+			if !sleep(ctx, pause(attempt)) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Server) followEvents(ctx context.Context, r Runner) error {
+	for {
+		events, err := r.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if !s.post(ctx, func(l *loop) {
+			for _, e := range events {
+				l.event(e)
+			}
+		}) {
+			return ctx.Err()
+		}
+	}
+}
+
+// reconcile compares the begun jobs with what a runner knows. A begin above the
+// runner's mark never reached it and is started now; at or below it and unknown
+// to it, the command may have run.
+func (l *loop) reconcile(snap runner.Snapshot) {
+	l.runnerUp = true
+	runs := make(map[runner.Key]runner.Event, len(snap.Runs))
+	for _, e := range snap.Runs {
+		runs[e.Key] = e
+	}
+	var open []*job
+	for _, j := range l.jobs {
+		if j.phase == begun {
+			open = append(open, j)
+		}
+	}
+	slices.SortFunc(open, func(a, b *job) int { return int(a.row.Seq - b.row.Seq) })
+	slices.SortStableFunc(open, func(a, b *job) int {
+		switch {
+		case a.key == b.key:
+			return 0
+		case b.key.After(a.key):
+			return -1
+		}
+		return 1
+	})
+	var again []*job
+	for _, j := range open {
+		e, known := runs[j.key]
+		delete(runs, j.key)
+		switch {
+		case known:
+			l.event(e)
+		case j.key.After(snap.Mark):
+			l.s.running.Add(-1)
+			again = append(again, j)
+		default:
+			e = runner.Event{Key: j.key, Kind: runner.Lost, Reason: "the runner does not know the command"}
+			l.s.watchLost(j, e)
+		}
+	}
+	l.start(again)
+	// Ended runs whose end is in the journal: the acknowledgement was lost.
+	var stale []runner.Key
+	for key, e := range runs {
+		if e.Kind.Ended() && l.byKey(key) == nil {
+			stale = append(stale, key)
+		}
+	}
+	if r := l.s.runner.get(); r != nil && len(stale) > 0 {
+		_ = r.Ack(stale...)
+	}
+}
+
+func (l *loop) byKey(key runner.Key) *job {
+	for _, j := range l.jobs {
+		if j.key == key && j.phase >= begun {
+			return j
+		}
+	}
+	return nil
+}
+
+// event takes in what the runner says about a run.
+func (l *loop) event(e runner.Event) {
+	j := l.s.live.job(e.Key)
+	if j == nil {
+		if j = l.byKey(e.Key); j == nil {
+			return // of an earlier Server, and answered
+		}
+	}
+	if j.phase != begun {
+		return
+	}
+	switch e.Kind {
+	case runner.Accepted:
+	case runner.Started:
+		l.s.live.started(j, e)
+		if j.row.Flags&journal.Stream != 0 {
+			l.stream(j, e)
+		}
+		if j.why == cbsdmq.Cancelled && j.termAt.IsZero() {
+			l.terminate(j, cbsdmq.Cancelled)
+		}
+	case runner.Exited, runner.Failed:
+		l.s.live.started(j, e)
+		l.conclude(j, e)
+	case runner.Orphan:
+		l.s.live.started(j, e)
+		l.s.log.Warn("the runner was lost while a command ran: its guest waits until it is gone",
+			"job", j.printedID(l.s.cfg.Pool), "pid", e.PID)
+	case runner.Lost:
+		l.s.watchLost(j, e)
+	case runner.Refused:
+		l.refusedStart(j, e)
+	}
+}
+
+// refusedStart handles a start that the runner did not take. Nothing was begun.
+func (l *loop) refusedStart(j *job, e runner.Event) {
+	if e.Temporary {
+		l.s.log.Warn("the runner cannot start commands now", "job", j.printedID(l.s.cfg.Pool), "reason", e.Reason)
+		l.s.running.Add(-1)
+		l.giveSlot(j)
+		j.phase = queued
+		j.again = time.Now().Add(foreignRetry)
+		return
+	}
+	// The number is not above the mark: the same begin may have reached the
+	// runner before.
+	l.s.watchLost(j, runner.Event{Key: j.key, Kind: runner.Lost, Reason: e.Reason})
+}
+
+// watchLost ends a job whose command was lost sight of. A read is run again. A
+// change ends as unknown, but not before every process of it is gone: until
+// then its guest is not free.
+func (s *Server) watchLost(j *job, e runner.Event) {
+	printed := j.printedID(s.cfg.Pool)
+	boot, class := j.row.Boot, j.plan.Class
+	j.phase = concluding
+	go func() {
+		for attempt := 0; boot == s.cfg.Boot && s.stillRuns(e, printed); attempt++ {
+			if attempt == 0 {
+				s.log.Warn("waiting for a command that was lost sight of", "job", printed, "pid", e.PID)
+			}
+			if !sleep(s.life, tick) {
+				return
+			}
+		}
+		s.post(s.life, func(l *loop) {
+			j.phase = begun
+			if class == cbsd.Read {
+				l.s.running.Add(-1)
+				l.s.live.gone(j)
+				l.ackRun(e.Key)
+				j.phase = beginning
+				l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq})
+				l.begins = append(l.begins, j)
+				return
+			}
+			l.conclude(j, e)
+		})
+	}()
+}
+
+func (l *loop) ackRun(key runner.Key) {
+	if r := l.s.runner.get(); r != nil {
+		_ = r.Ack(key)
+	}
+}
