@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cbsd/cbsdmq"
@@ -157,6 +158,11 @@ func (j *Journal) commit(ctx context.Context, b *Batch) (err error) {
 		}
 	}()
 	now := time.Now()
+	for _, id := range b.Tombstone {
+		if _, err := j.stmt.tombstone.ExecContext(ctx, id, now.UnixMicro()); err != nil {
+			return err
+		}
+	}
 	for _, a := range b.Accept {
 		if err := j.accept(ctx, a); err != nil {
 			return fmt.Errorf("accepting %s: %w", a.Job.ID, err)
@@ -198,11 +204,6 @@ func (j *Journal) commit(ctx context.Context, b *Batch) (err error) {
 			return err
 		}
 	}
-	for _, id := range b.Tombstone {
-		if _, err := j.stmt.tombstone.ExecContext(ctx, id, now.UnixMicro()); err != nil {
-			return err
-		}
-	}
 	if _, err := j.stmt.counters.ExecContext(ctx, int64(j.meta.N), int64(j.meta.Commits+1)); err != nil {
 		return err
 	}
@@ -223,13 +224,25 @@ func (j *Journal) accept(ctx context.Context, a *Accept) error {
 	r := a.Job
 	a.Known, a.NewAddress, a.Cancelled = nil, false, false
 	seq, err := j.insert(ctx, a)
+	// Brokers number their jobs each for itself, and again from 1 on: a legacy
+	// job's number may be taken by another job.
+	for n := 2; err == nil && seq == 0 && r.Flags&Legacy != 0; n++ {
+		if a.Known, err = j.known(ctx, r); a.Known != nil || err != nil {
+			break
+		}
+		base, _, _ := strings.Cut(r.ID, ".")
+		r.ID = fmt.Sprintf("%s.%d", base, n)
+		seq, err = j.insert(ctx, a)
+	}
 	if err != nil {
 		return err
 	}
-	if seq == 0 {
+	if seq == 0 && a.Known == nil {
 		if a.Known, err = j.known(ctx, r); err != nil {
 			return err
 		}
+	}
+	if a.Known != nil {
 		seq = a.Known.Seq
 		if a.Known.ID != r.ID && r.Flags&Legacy == 0 {
 			// The sender's key named a job that it submitted under another id.
@@ -282,11 +295,15 @@ func (j *Journal) insert(ctx context.Context, a *Accept) (int64, error) {
 	return res.LastInsertId()
 }
 
-// known finds the row that kept r from being inserted.
+// known finds the row that kept r from being inserted, by identity or by the
+// sender's key; nil where it was the number of another legacy job.
 func (j *Journal) known(ctx context.Context, r *Job) (*Job, error) {
-	row := j.stmt.known.QueryRowContext(ctx, r.Ident, r.ID, r.Sender, r.Key)
+	row := j.stmt.known.QueryRowContext(ctx, r.Ident, r.Sender, r.Key)
 	k := new(Job)
-	if err := k.scan(row); err != nil {
+	switch err := k.scan(row); {
+	case errors.Is(err, sql.ErrNoRows) && r.Flags&Legacy != 0:
+		return nil, nil
+	case err != nil:
 		return nil, err
 	}
 	return k, nil
@@ -324,7 +341,7 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.rollback, "ROLLBACK"},
 		{&s.insert, `INSERT INTO job (id, ident, sender, key, bus, command, guest, plan, flags, state, accepted, expires, begun, epoch, n, host, boot, before)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`},
-		{&s.known, "SELECT " + jobColumns + ` FROM job WHERE ident = ?1 OR id = ?2 OR (?4 <> '' AND sender = ?3 AND key = ?4)
+		{&s.known, "SELECT " + jobColumns + ` FROM job WHERE ident = ?1 OR (?3 <> '' AND sender = ?2 AND key = ?3)
 			ORDER BY ident = ?1 DESC LIMIT 1`},
 		{&s.address, "INSERT INTO address (job, bus, tube, foreign_id, state) VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING"},
 		{&s.beginJob, "UPDATE job SET state = ?, begun = ?, epoch = ?, n = ?, host = ?, boot = ?, before = ? WHERE seq = ?"},

@@ -73,9 +73,19 @@ func (r Reader) BySeq(ctx context.Context, seq int64) (*Job, error) {
 	return r.one(ctx, "WHERE seq = ?", seq)
 }
 
-// ByIdent returns the job with this identity, or nil.
-func (r Reader) ByIdent(ctx context.Context, ident string) (*Job, error) {
-	return r.one(ctx, "WHERE ident = ?", ident)
+// LegacyIdent is the identity of the nth job that a broker gave the same number
+// and the same body as ident; the first one has ident itself.
+func LegacyIdent(ident string, n int) string { return fmt.Sprintf("%s@%d", ident, n) }
+
+// Legacy returns the newest job with this identity or with one made of it by
+// LegacyIdent, and how many of them there are. Nil: there is none.
+func (r Reader) Legacy(ctx context.Context, ident string) (*Job, int, error) {
+	// 'A' follows '@'.
+	js, err := r.jobs(ctx, "WHERE ident = ?1 OR ident > ?1 || '@' AND ident < ?1 || 'A' ORDER BY seq DESC", ident)
+	if err != nil || len(js) == 0 {
+		return nil, 0, err
+	}
+	return js[0], len(js), nil
 }
 
 func (r Reader) one(ctx context.Context, where string, args ...any) (*Job, error) {
@@ -87,21 +97,10 @@ func (r Reader) one(ctx context.Context, where string, args ...any) (*Job, error
 }
 
 // Newest returns at most limit jobs, the newest first; with a state only those
-// in it.
-func (r Reader) Newest(ctx context.Context, limit int, state cbsdmq.State) ([]*Job, error) {
-	if state == "" {
-		return r.jobs(ctx, "ORDER BY seq DESC LIMIT ?", limit)
-	}
-	return r.jobs(ctx, "WHERE state = ? ORDER BY seq DESC LIMIT ?", state, limit)
-}
-
-// LegacyIDs counts the jobs that came with the broker's number id.
-func (r Reader) LegacyIDs(ctx context.Context, id string) (n int, err error) {
-	err = r.db.QueryRowContext(ctx, "SELECT count(*) FROM job WHERE id = ?1 OR id >= ?1 || '.' AND id < ?1 || '/'", id).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("reading the journal: %w", err)
-	}
-	return n, nil
+// in it, and with the id of a job only those accepted before it.
+func (r Reader) Newest(ctx context.Context, limit int, state cbsdmq.State, before string) ([]*Job, error) {
+	return r.jobs(ctx, `WHERE (?1 = '' OR state = ?1) AND seq < coalesce((SELECT seq FROM job WHERE id = ?2), 9223372036854775807)
+		ORDER BY seq DESC LIMIT ?3`, state, before, limit)
 }
 
 // An Owe is a reply that an address waits for, or has been sent.
