@@ -2,7 +2,12 @@ package cbsd
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 )
@@ -12,11 +17,11 @@ const DefaultCommand = "/usr/local/bin/cbsd"
 
 // Config says which environment a Pool is and what may be run in it.
 type Config struct {
-	CBSD          string       // path of the cbsd command; "" = DefaultCommand
-	Workdir       string       // the environment, such as /pool1
-	RunDir        string       // where the working directory of commands is made
+	CBSD          string       // absolute path of the cbsd command; "" = DefaultCommand
+	Workdir       string       // absolute path of the environment, such as /pool1
+	RunDir        string       // where the working directory of commands is made; "" = use /var/empty
 	Color         bool         // do not set NOCOLOR
-	Allow         []string     // see Policy; nil = every non-interactive command
+	Allow         []string     // commands and arguments: see allowance; nil = every command that needs no terminal and runs no other programs
 	AllowWildcard bool         // permit * in a jname
 	StrictArgs    bool         // refuse every unknown argument
 	Log           *slog.Logger // nil = discard
@@ -24,39 +29,117 @@ type Config struct {
 
 // A Pool is one CBSD environment. Its methods may be called concurrently.
 type Pool struct {
-	cfg Config
+	cfg   Config
+	allow allowance
+	dir   string
+	host  *host
+	store *store
+	scan  *scanner
 }
 
 // Open prepares a Pool. It needs no working CBSD: what is wrong with the
-// environment is told by Probe.
-func Open(ctx context.Context, cfg Config) (*Pool, error) { return &Pool{cfg: cfg}, nil }
+// environment is told by Probe. The error is of cbsdmq.CodeBadConfig.
+func Open(ctx context.Context, cfg Config) (*Pool, error) {
+	if cfg.CBSD == "" {
+		cfg.CBSD = DefaultCommand
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	for field, path := range map[string]string{"cbsd": cfg.CBSD, "cbsdenv": cfg.Workdir} {
+		if !filepath.IsAbs(path) {
+			return nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, field, "%q is not an absolute path", path)
+		}
+	}
+	allow, err := parseAllow(cfg.Allow)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := emptyDir(cfg.RunDir)
+	if err != nil {
+		return nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "run_dir", "working directory of commands: %w", err).
+			WithHint("CBSD runs a file named CBSDfile there as shell: it must be empty and ours")
+	}
+	p := &Pool{cfg: cfg, allow: allow, dir: dir, store: newStore(), scan: new(scanner)}
+	p.host = &host{
+		cbsd: cfg.CBSD, dist: distDir, modules: p.path("modules"),
+		env: func() []string { return p.environ() }, dir: p.Dir, now: time.Now,
+		files: make(map[string]found), names: make(map[string]answer),
+	}
+	return p, nil
+}
 
-// Close releases the databases that the pool keeps open.
-func (p *Pool) Close() error { return nil }
+// Close releases the databases that the pool keeps open. Until then they keep
+// its file system busy.
+func (p *Pool) Close() error { return p.store.close() }
 
-// Env is the whole environment of the command of a job. job is its printed id,
+// Dir is the working directory of commands: empty and writable by nobody.
+func (p *Pool) Dir() string { return p.dir }
+
+// Env is the whole environment of the command of a plan. job is the printed id,
 // which the command and its children carry as CBSDMQ_JOB.
-func (p *Pool) Env(job string, plan Plan) []string { return nil }
-
-// Dir is the working directory of commands: empty and writable by nobody,
-// since CBSD runs a file named CBSDfile there as shell.
-func (p *Pool) Dir() string { return "" }
-
-// Guests reads the inventory, in order of name.
-func (p *Pool) Guests(ctx context.Context) ([]cbsdmq.Guest, error) { return nil, nil }
-
-// Guest reads one guest; false where there is none of that name.
-func (p *Pool) Guest(ctx context.Context, name string) (cbsdmq.Guest, bool, error) {
-	return cbsdmq.Guest{}, false, nil
+func (p *Pool) Env(job string, plan Plan) []string {
+	env := append(p.environ(), "CBSDMQ_JOB="+job)
+	if cmd, ok := catalogue()[plan.Command]; ok && cmd.yes {
+		env = append(env, "ALWAYS_YES=1")
+	}
+	return env
 }
 
-// Lookups returns the three fields of a reply that describe the guest: its zfs
-// guid, that of its first disk and, after a start, the address of its VNC
-// server, each as cbsd prints it, with a newline. See docs/WIRE.md.
-func (p *Pool) Lookups(ctx context.Context, plan Plan, job cbsdmq.Job, exit int) (guid, dskGuid, vnc string) {
-	return "0", "0", ""
+// environ is what every cbsd gets. Nothing is inherited: variables named
+// H_CBSD_* would preset arguments.
+func (p *Pool) environ() []string {
+	env := []string{
+		"PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin",
+		"HOME=/root", "LANG=C",
+		"workdir=" + p.cfg.Workdir, "cbsd_workdir=" + p.cfg.Workdir, "NOINTER=1",
+	}
+	if !p.cfg.Color {
+		env = append(env, "NOCOLOR=1")
+	}
+	return env
 }
 
-// Unknown says in plain words what CBSD's state shows about the guest now, for
-// a job whose end cannot be known.
-func (p *Pool) Unknown(ctx context.Context, plan Plan) string { return "" }
+// path is a path below the workdir.
+func (p *Pool) path(elem ...string) string {
+	return filepath.Join(append([]string{p.cfg.Workdir}, elem...)...)
+}
+
+// emptyDir makes the directory empty below runDir, or looks for it.
+func emptyDir(runDir string) (string, error) {
+	dir := "/var/empty"
+	if runDir != "" {
+		dir = filepath.Join(runDir, "empty")
+		if err := os.MkdirAll(runDir, 0o700); err != nil {
+			return "", err
+		}
+		if err := os.Mkdir(dir, 0o555); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", err
+		}
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("%s is not a directory", dir)
+	}
+	if uid := owner(info); uid != 0 && uid != os.Geteuid() {
+		return "", fmt.Errorf("%s belongs to user %d", dir, uid)
+	}
+	if runDir != "" && info.Mode().Perm() != 0o555 {
+		if err := os.Chmod(dir, 0o555); err != nil {
+			return "", err
+		}
+	} else if info.Mode().Perm()&0o022 != 0 {
+		return "", fmt.Errorf("%s is writable by others", dir)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	if len(entries) > 0 {
+		return "", fmt.Errorf("%s is not empty: it has %s", dir, entries[0].Name())
+	}
+	return dir, nil
+}

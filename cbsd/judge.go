@@ -1,0 +1,194 @@
+package cbsd
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+func judgeCreate(plan Plan, name string, was, is GuestState, tail []byte) finding {
+	f := finding{met: is.Exists, had: was.Exists, why: name + " was not created"}
+	if is.Exists && plan.Family != is.Emulator && plan.Command == plan.Family[:1]+"create" {
+		return finding{why: fmt.Sprintf("%s is a guest of %s", name, is.Emulator)}
+	}
+	if v, _ := plan.Arg("runasap"); v == "1" && is.Exists && !is.Running {
+		return finding{had: was.Exists, why: name + " exists but does not run", hint: startHint(plan, name, is, tail)}
+	}
+	return f
+}
+
+func judgeRemove(name string, was, is GuestState) finding {
+	f := finding{met: !is.Exists && !is.Unregistered, had: !was.Exists && !was.Unregistered, why: name + " is still there"}
+	switch {
+	case is.Protected:
+		f.hint = "it is protected: set protected=0 first"
+	case is.Unregistered:
+		f.why = name + " is unregistered and still there"
+		f.hint = "register it first: cbsd jregister jname=" + name
+	}
+	return f
+}
+
+func judgeRegister(plan Plan, name string, was, is GuestState) finding {
+	if plan.Verb == Register {
+		return finding{met: is.Exists, had: was.Exists, why: name + " is not registered"}
+	}
+	f := finding{
+		met: !is.Exists && is.Unregistered, had: !was.Exists && was.Unregistered,
+		why: name + " is still registered",
+	}
+	if !is.Exists {
+		f.why = missing(name, is)
+	}
+	if is.Running {
+		f.hint = "it runs: stop it first"
+	}
+	return f
+}
+
+func judgeRestart(plan Plan, name string, was, is GuestState, tail []byte) finding {
+	if !is.Running {
+		return finding{why: name + " does not run", hint: startHint(plan, name, is, tail)}
+	}
+	same := was.Running && was.PID != 0 && was.PID == is.PID && was.Started == is.Started
+	return finding{met: !same, why: name + " runs on as it was"}
+}
+
+func judgePause(plan Plan, name string, was, is GuestState) finding {
+	if !is.Running {
+		return finding{why: name + " does not run"}
+	}
+	switch mode, _ := plan.Arg("mode"); mode {
+	case "on":
+		return finding{met: is.Paused, had: was.Paused, why: name + " is not paused"}
+	case "off":
+		return finding{met: !is.Paused, had: was.Running && !was.Paused, why: name + " is still paused"}
+	}
+	return finding{met: is.Paused != was.Paused, why: name + " is as it was"}
+}
+
+func judgeMode(plan Plan, name string, was, is GuestState) finding {
+	mode, _ := plan.Arg("mode")
+	want := map[string]string{"slave": statusSlave, "maintenance": statusMaintenance}[mode]
+	in := func(g GuestState) bool {
+		if want == "" {
+			return g.Status != statusSlave && g.Status != statusMaintenance
+		}
+		return g.Status == want
+	}
+	return finding{met: in(is), had: was.Exists && in(was), why: fmt.Sprintf("%s is not in mode %s", name, mode)}
+}
+
+// judgeCopy judges the verbs with an old and a new name.
+func judgeCopy(plan Plan, before, now Snapshot) finding {
+	from, _ := plan.Arg("old")
+	to, _ := plan.Arg("new")
+	if from == "" || to == "" {
+		return finding{none: true}
+	}
+	source, copied := now.Guests[from], now.Guests[to]
+	was := before.Guests[to]
+	switch {
+	case plan.Verb == Rename && copied.Exists && source.Exists:
+		return finding{why: fmt.Sprintf("%s and %s are both there", from, to)}
+	case plan.Verb == Rename:
+		return finding{
+			met: copied.Exists, had: was.Exists && !before.Guests[from].Exists,
+			why: fmt.Sprintf("%s was not renamed", from), hint: sourceHint(from, source),
+		}
+	case !copied.Exists:
+		return finding{why: fmt.Sprintf("there is no guest %s", to), hint: sourceHint(from, source)}
+	case was.Exists:
+		return finding{met: true, had: true}
+	}
+	// Where the copying of the disks fails, CBSD says ok.
+	for disk := range source.Disks {
+		if filepath.IsAbs(disk) || !isFile(source.Data, disk) || isFile(copied.Data, disk) {
+			continue
+		}
+		return finding{
+			why:  fmt.Sprintf("%s has no disk %s", to, disk),
+			hint: "CBSD copies disks with rsync where there is no ZFS: is it installed? Remove " + to + " and clone again",
+		}
+	}
+	return finding{met: true}
+}
+
+func sourceHint(name string, g GuestState) string {
+	switch {
+	case !g.Exists:
+		return missing(name, g)
+	case g.Running:
+		return name + " runs: stop it first"
+	}
+	return ""
+}
+
+func isFile(dir, name string) bool {
+	_, err := os.Lstat(filepath.Join(dir, name)) // on ZFS it is a link to the volume
+	return dir != "" && err == nil
+}
+
+// judgeDisk judges bhyve-dsk.
+func judgeDisk(plan Plan, name string, was, is GuestState) finding {
+	mode, _ := plan.Arg("mode")
+	disk := diskPath(plan)
+	_, had := was.Disks[disk]
+	_, has := is.Disks[disk]
+	switch mode {
+	case "attach":
+		if disk == "" {
+			return finding{met: len(is.Disks) > len(was.Disks), why: name + " has no more disks than before"}
+		}
+		return finding{met: has, had: had, why: fmt.Sprintf("%s has no disk %s", name, disk)}
+	case "detach", "delete", "remove":
+		return finding{met: disk != "" && !has, had: !had, why: fmt.Sprintf("disk %s is still attached to %s", disk, name)}
+	case "modify":
+		if !has {
+			return finding{why: fmt.Sprintf("%s has no disk %s", name, disk)}
+		}
+		return judgeValues(plan, name, was.Disks[disk], is.Disks[disk])
+	}
+	return finding{none: true}
+}
+
+// diskPath is the disk that plan names, as the table has it.
+func diskPath(plan Plan) string {
+	disk, _ := plan.Arg("dsk_path")
+	if disk == "" || strings.HasPrefix(disk, "/") {
+		return disk
+	}
+	return strings.ReplaceAll(disk, ".vhd", "") + ".vhd"
+}
+
+// startHint says why a guest may not have been started.
+func startHint(plan Plan, name string, g GuestState, tail []byte) string {
+	letter := plan.Command[:1]
+	switch {
+	case g.Status == statusMaintenance:
+		return "it is in maintenance: cbsd jswmode jname=" + name + " mode=master"
+	case g.Status == statusSlave:
+		return "it is a slave here: cbsd jswmode jname=" + name + " mode=master, if it runs nowhere else"
+	case bytes.Contains(tail, []byte("PID: 0")):
+		return "its process ended at once: the output says why, and so does the console: cbsd " + letter + "start " + name + " in a shell on the host"
+	case g.Emulator == jail && !canRunJails:
+		return "this host has no jails: only FreeBSD has"
+	}
+	return ""
+}
+
+// brokenHint names the way round commands that are broken in CBSD itself.
+func brokenHint(plan Plan, exit Exit) string {
+	if exit.Code != 127 {
+		return ""
+	}
+	switch plan.Command {
+	case "bregister", "xregister":
+		return plan.Command + " is broken in CBSD: use jregister, it handles all guests"
+	case "bunregister", "xunregister":
+		return plan.Command + " is broken in CBSD: use junregister, it handles all guests"
+	}
+	return ""
+}

@@ -1,0 +1,129 @@
+package cbsd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+)
+
+// askWait bounds one question to cbsd.
+const askWait = 10 * time.Second
+
+var (
+	vmGuid  = &query{table: "settings", rest: "LIMIT 1", columns: []string{"vm_zfs_guid"}}
+	dskGuid = &query{table: "bhyvedsk", rest: "WHERE dsk_path = 'dsk1.vhd'", columns: []string{"dsk_zfs_guid"}}
+	vncAddr = &query{table: "settings", rest: "LIMIT 1", columns: []string{"vnc_port", "bhyve_vnc_tcp_bind", "qemu_vnc_tcp_bind"}}
+)
+
+// Lookups returns the three fields of a reply that describe the guest: its zfs
+// guid, that of its first disk and, after a start, the address of its VNC
+// server. They are what these commands print, newline included:
+//
+//	cbsd bget jname=J mode=quiet vm_zfs_guid
+//	cbsd bhyve-dsk mode=get jname=J dsk_path=dsk1 dsk_zfs_guid
+//	cbsd bget jname=J mode=quiet vnc
+//
+// The guids are "0" for a job without a guest and where the command would
+// print nothing, the address "". The values are read from CBSD's files; the
+// commands are run only where those cannot be read.
+func (p *Pool) Lookups(ctx context.Context, plan Plan, job cbsdmq.Job, exit int) (guid, disk, vnc string) {
+	guid, disk = "0", "0"
+	name := plan.Guest
+	if _, ok := job.Arg("jname"); name == "" || !ok && len(plan.Lanes) != 1 {
+		return guid, disk, ""
+	}
+	started := plan.Class == Change && (plan.Verb == Start || plan.Verb == Restart)
+	family := lookupFamily(plan, job)
+	g, ok, err := p.store.first(ctx, p.localDB(), jailsByName, name)
+	if err == nil && !ok {
+		return guid, disk, ""
+	}
+	if err == nil && !isVM(g[0]) {
+		return guid, disk, "" // it has none of them
+	}
+	if err == nil {
+		if guid, disk, vnc, err = p.readLookups(ctx, name, g[0]); err == nil {
+			if !started {
+				vnc = ""
+			}
+			return guid, disk, vnc
+		}
+	}
+	return p.askLookups(ctx, name, family, started)
+}
+
+// lookupFamily is the family whose get command tells about the guest.
+func lookupFamily(plan Plan, job cbsdmq.Job) string {
+	if e, ok := job.Arg("emulator"); ok {
+		return e
+	}
+	return plan.Family
+}
+
+func (p *Pool) readLookups(ctx context.Context, name, emulator string) (guid, disk, vnc string, err error) {
+	row, ok, err := p.store.first(ctx, p.guestDB(name), vmGuid)
+	if err != nil {
+		return "", "", "", err
+	}
+	guid, disk = "0\n", "0"
+	if ok && unset(row[0]) != "" {
+		guid = row[0] + "\n"
+	}
+	if row, ok, err = p.store.first(ctx, p.guestDB(name), vncAddr); err != nil {
+		return "", "", "", err
+	}
+	if ok {
+		bind := row[1]
+		if emulator == qemu {
+			bind = row[2]
+		}
+		vnc = bind + ":" + row[0] + "\n"
+	}
+	if emulator == bhyve {
+		if row, ok, err = p.store.first(ctx, p.guestDB(name), dskGuid); err != nil {
+			return "", "", "", err
+		}
+		if ok && row[0] != "" {
+			disk = row[0] + "\n"
+		}
+	}
+	return guid, disk, vnc, nil
+}
+
+// askLookups asks cbsd itself. A guest that no family is known of is taken for
+// one of bhyve, as the original programs do.
+func (p *Pool) askLookups(ctx context.Context, name, family string, started bool) (guid, disk, vnc string) {
+	get := "bget"
+	switch family {
+	case jail, qemu, xen:
+		get = family[:1] + "get"
+	case virtualbox, "vbox":
+		get = "vget"
+	}
+	guid = p.ask(ctx, "0", get, "jname="+name, "mode=quiet", "vm_zfs_guid")
+	if guid == "0" && get == "jget" { // jget has no such column; a stand-in may answer bget only
+		guid = p.ask(ctx, "0", "bget", "jname="+name, "mode=quiet", "vm_zfs_guid")
+	}
+	disk = p.ask(ctx, "0", "bhyve-dsk", "mode=get", "jname="+name, "dsk_path=dsk1", "dsk_zfs_guid")
+	if started {
+		vnc = p.ask(ctx, "", get, "jname="+name, "mode=quiet", "vnc")
+	}
+	return guid, disk, vnc
+}
+
+// ask returns the one line that a command prints, or otherwise.
+func (p *Pool) ask(ctx context.Context, otherwise string, argv ...string) string {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	out, err := p.host.run(ctx, argv...)
+	if err != nil || len(out) == 0 || strings.Count(strings.TrimSuffix(string(out), "\n"), "\n") > 0 {
+		if err != nil {
+			p.cfg.Log.DebugContext(ctx, "cbsd not asked", "command", fmt.Sprint(argv), "err", err)
+		}
+		return otherwise
+	}
+	return string(out)
+}

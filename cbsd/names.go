@@ -1,0 +1,115 @@
+package cbsd
+
+import (
+	"slices"
+	"strings"
+)
+
+// commandNames lists the catalogue, sorted.
+func commandNames() []string {
+	var names []string
+	for name, cmd := range catalogue() {
+		if cmd.does != terminal {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// nearest returns the name of the list that name was most likely meant to be,
+// or "", and whether it is so near that nothing else can be meant: two edits,
+// and fewer than half of its letters.
+func nearest(name string, list []string) (near string, close bool) {
+	best := 4
+	for _, n := range list {
+		if d := distance(strings.ToLower(name), n); d < best && 2*d < len(n) {
+			near, best = n, d
+		}
+	}
+	return near, best <= 2
+}
+
+func nearestHint(name string, list []string, otherwise string) string {
+	if near, _ := nearest(name, list); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return otherwise
+}
+
+// distance counts the letters that must be inserted, deleted, replaced or
+// swapped with their neighbour to make b of a.
+func distance(a, b string) int {
+	if max(len(a), len(b)) > 64 {
+		return 64
+	}
+	var before, last, row [65]int
+	for j := range len(b) + 1 {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}
+
+// isUserSetting reports whether name is one of the families of cloud-init
+// arguments that end in the name of a user.
+func isUserSetting(name string) bool {
+	for _, prefix := range []string{
+		"ci_user_pw_", "ci_user_pubkey_", "ci_user_gecos_", "ci_user_home_",
+		"ci_user_shell_", "ci_user_member_groups_", "ci_user_group_", "ci_user_sudo_",
+	} {
+		if strings.HasPrefix(name, prefix) && len(name) > len(prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// isInternal reports whether name is, or looks like, a variable that CBSD's
+// scripts use themselves. Create commands write unknown arguments into a file
+// that they source: workdir=/pool2 would act on another pool.
+func isInternal(name string) bool {
+	if strings.ToLower(name) != name || name[0] == '_' || strings.Contains(name, "-") {
+		return true
+	}
+	for _, suffix := range []string{"dir", "conf", "conf_tmp", "tmp", "cmd", "wrapper", "init", "backend", "subr"} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	const variables = "workdir cbsd_workdir subr dialog tools mdtools jfs nodes initenv system strings inventory nodedescr nodename nodeip " +
+		"greeting product myversion cbsduser platform zfsfeat hammerfeat debug trap jail_list sqldelimer merge_me pause_after_err cloud_api"
+	return hasField(variables, name)
+}
+
+// Redact reports whether the value of the argument name is a secret that must
+// not appear in logs and listings.
+func Redact(name string) bool {
+	name = strings.ToLower(name)
+	switch name {
+	case "pw", "epw", "pass", "passwd", "key", "cbsdkeyfile", "rootkeyfile", "zfs_encryption":
+		return true
+	}
+	if strings.HasPrefix(name, "ci_user_pw") {
+		return true
+	}
+	for _, part := range []string{"password", "passwd", "secret", "token", "private_key", "_key", "_pw", "_pass", "apikey"} {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return false
+}
