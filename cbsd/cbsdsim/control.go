@@ -1,0 +1,192 @@
+package cbsdsim
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+)
+
+// Config tells the simulator of one workdir how to behave. It is the file
+// etc/cbsdsim.json in the workdir, read at each call; without it, or with the
+// zero value, everything is as recorded.
+type Config struct {
+	// ZFS gives guests and disks guids and makes snapshots and the growing of disks work.
+	ZFS bool `json:"zfs,omitempty"`
+	// Evaluate makes the value of each known argument be evaluated by a shell,
+	// as the real program does, in an empty directory with the variable CANARY.
+	Evaluate bool `json:"evaluate,omitempty"`
+	// Canary is the value of CANARY; by default WORKDIR/tmp/canary.
+	Canary string `json:"canary,omitempty"`
+	// Journal is a file to which each command that changes something appends
+	//
+	//	B <unix nanoseconds> <pid> <job> <command> <guest>
+	//	E <unix nanoseconds> <pid> <job> <command> <guest> <exit status>
+	//
+	// as it begins and as it ends. The job is the variable CBSDMQ_JOB; what is
+	// missing is a dash. A command that was killed has no E line.
+	Journal string `json:"journal,omitempty"`
+	// JournalReads makes commands that only read keep the journal too.
+	JournalReads bool `json:"journal_reads,omitempty"`
+	// Commands holds behaviour by "COMMAND GUEST", else COMMAND, else "*".
+	Commands map[string]Behaviour `json:"commands,omitempty"`
+}
+
+// Behaviour is how a command is told to act, in the order of the fields.
+type Behaviour struct {
+	// Delay in seconds before anything is done, in ten steps with a line of progress each.
+	Delay float64 `json:"delay,omitempty"`
+	// Stdout and Stderr are printed as they are.
+	Stdout string `json:"stdout,omitempty"`
+	Stderr string `json:"stderr,omitempty"`
+	// OutputBytes is the size of the text of [WriteText] with Seed, printed on stdout.
+	OutputBytes int64  `json:"output_bytes,omitempty"`
+	Seed        uint64 `json:"seed,omitempty"`
+	// Exit is the exit status, whatever happens. With it set, the command is
+	// carried out only if Act is true.
+	Exit *int `json:"exit,omitempty"`
+	Act  bool `json:"act,omitempty"`
+	// Die makes the process of a started guest end at once: PID 0, exit status 0.
+	Die bool `json:"die,omitempty"`
+}
+
+// Write makes c the configuration of the workdir dir, in one step.
+func (c Config) Write(dir string) error {
+	data, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding configuration: %w", err)
+	}
+	file := workdir(dir).configFile()
+	if err := os.WriteFile(file+".new", append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("writing configuration: %w", err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return fmt.Errorf("writing configuration: %w", err)
+	}
+	return nil
+}
+
+func readConfig(wd workdir) (Config, error) {
+	var c Config
+	data, err := os.ReadFile(wd.configFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("reading configuration: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, fmt.Errorf("reading %s: %w", wd.configFile(), err)
+	}
+	return c, nil
+}
+
+func (c Config) behaviour(command, guest string) Behaviour {
+	for _, key := range []string{command + " " + guest, command, "*"} {
+		if b, ok := c.Commands[key]; ok {
+			return b
+		}
+	}
+	return Behaviour{}
+}
+
+func (c Config) canary(wd workdir) string {
+	if c.Canary != "" {
+		return c.Canary
+	}
+	return wd.path("tmp", "canary")
+}
+
+// prelude is what b asks for before the command acts.
+func (c *call) prelude(b Behaviour) error {
+	if b.Delay > 0 {
+		const steps = 10
+		pause := time.Duration(b.Delay * float64(time.Second) / steps)
+		for i := 1; i <= steps; i++ {
+			time.Sleep(pause)
+			c.say("Progress: %d%%", 100*i/steps)
+		}
+	}
+	if _, err := io.WriteString(c.out, b.Stdout); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	if _, err := io.WriteString(c.errw, b.Stderr); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	if b.OutputBytes > 0 {
+		return WriteText(c.out, b.OutputBytes, b.Seed)
+	}
+	return nil
+}
+
+// WriteText writes n bytes of text to w: lines of 79 letters and digits that
+// depend on seed alone. The last line may be cut.
+func WriteText(w io.Writer, n int64, seed uint64) error {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	r := rand.NewPCG(seed, 0)
+	block := make([]byte, 80*512)
+	for n > 0 {
+		var bits uint64
+		for i := range block {
+			if i%10 == 0 { // ten letters of six bits each
+				bits = r.Uint64()
+			}
+			block[i] = letters[bits&63]
+			bits >>= 6
+			if i%80 == 79 {
+				block[i] = '\n'
+			}
+		}
+		part := block[:min(n, int64(len(block)))]
+		if _, err := w.Write(part); err != nil {
+			return fmt.Errorf("printing: %w", err)
+		}
+		n -= int64(len(part))
+	}
+	return nil
+}
+
+// journaled runs act between the two lines of the ground truth.
+func (c *call) journaled(reads bool, act func() error) error {
+	if c.conf.Journal == "" || reads && !c.conf.JournalReads {
+		return act()
+	}
+	if err := c.note("B", ""); err != nil {
+		return err
+	}
+	err := act()
+	code := 0
+	if err != nil {
+		code = 1
+		var e exitCode
+		if errors.As(err, &e) {
+			code = int(e)
+		}
+	}
+	return errors.Join(err, c.note("E", fmt.Sprintf(" %d", code)))
+}
+
+func (c *call) note(kind, rest string) error {
+	job := c.getenv("CBSDMQ_JOB")
+	if job == "" {
+		job = "-"
+	}
+	f, err := os.OpenFile(c.conf.Journal, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return fmt.Errorf("keeping the journal: %w", err)
+	}
+	guest := strings.Join(strings.Fields(c.guestArgument()), ",")
+	_, err = fmt.Fprintf(f, "%s %d %d %s %s %s%s\n", kind, time.Now().UnixNano(), os.Getpid(), job, c.name, guest, rest)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("keeping the journal: %w", err)
+	}
+	return nil
+}
