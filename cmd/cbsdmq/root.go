@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/config"
+)
+
+// globals are what every subcommand has: where it prints, and the flags that
+// stand before any subcommand.
+//
+// Manners: stdout has what was asked for and nothing else, so that it can be
+// piped. On stderr a failure is "cbsdmq: what went wrong", followed by lines
+// "hint: what can be done"; warnings and progress begin with "cbsdmq: " too.
+// Messages have no capital at the beginning and no full stop at the end.
+type globals struct {
+	stdout, stderr io.Writer
+
+	pools  string // --pools
+	format string // -o
+
+	began bool // the subcommand was reached: what fails before is bad usage
+}
+
+func newRootCommand(g *globals) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "cbsdmq",
+		Short: "Run CBSD commands over a bus, and lose none",
+		Long: `Run CBSD commands over a bus, and lose none.
+
+A client puts a command on the queue of a pool; the agent that serves the pool
+writes it down, runs it with cbsd, and answers.
+
+Exit status: that of the command; 2 bad usage or refused, 69 the broker cannot be
+reached, 75 gave up waiting or detached, 78 bad configuration, 124 timed out,
+125 the end cannot be known, 127 cbsd is missing, 130 cancelled, 128+n ended by
+signal n, 1 anything else.`,
+		Example: `  cbsdmq demo
+  cbsdmq pools
+  cbsdmq run pool1 jls
+  cbsdmq run pool1 bstart jname=vm1
+  cbsdmq jobs pool1`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if g.format != "text" && g.format != "json" {
+				return cbsdmq.Errorf(cbsdmq.CodeRefused, "--output", "%q is neither text nor json", g.format)
+			}
+			return nil
+		},
+	}
+	root.SetOut(g.stdout)
+	root.SetErr(g.stderr)
+	f := root.PersistentFlags()
+	f.StringVar(&g.pools, "pools", "", "`directory` of the pools' configuration files; several separated by a colon (environment "+config.PoolsEnv+")")
+	f.StringVarP(&g.format, "output", "o", "text", "`format` of what is reported: text, or json with one object a line")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+
+	groups := []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"jobs", "Jobs:", []*cobra.Command{}},
+		{"pools", "Pools:", []*cobra.Command{}},
+		{"serve", "Serving:", []*cobra.Command{
+			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g),
+		}},
+		{"other", "Other:", []*cobra.Command{newVersionCommand(g)}},
+	}
+	for _, group := range groups {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, cmd := range group.commands {
+			cmd.GroupID = group.id
+			g.mark(cmd)
+			root.AddCommand(cmd)
+		}
+	}
+	root.SetHelpCommandGroupID("other")
+	root.SetCompletionCommandGroupID("other")
+	return root
+}
+
+// mark makes cmd note that it was reached.
+func (g *globals) mark(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			g.began = true
+			return run(cmd, args)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		g.mark(sub)
+	}
+}
+
+// execute runs the subcommand that args name and returns the exit status.
+func (g *globals) execute(args []string) int {
+	root := newRootCommand(g)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(context.Background())
+	if err != nil && !g.began {
+		err = &exitError{status: cbsdmq.ExitRefused, err: err}
+		defer fmt.Fprintf(g.stderr, "hint: %s --help\n", cmd.CommandPath())
+	}
+	return g.fail(err)
+}
+
+// places is where to look for pools.
+func (g *globals) places() config.Places {
+	return config.PoolPlaces(g.pools, os.Getenv(config.PoolsEnv))
+}
+
+// json reports whether reports are to be JSON.
+func (g *globals) json() bool { return g.format == "json" }
+
+// log is for what libraries have to say to a person at a terminal.
+func (g *globals) log() *slog.Logger { return slog.New(plainHandler{w: g.stderr}) }
