@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/agent"
+	"github.com/cbsd/cbsdmq/bus/all"
+	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/config"
+	"github.com/cbsd/cbsdmq/internal/proc"
+	"github.com/cbsd/cbsdmq/journal"
+	"github.com/cbsd/cbsdmq/runner"
+)
+
+// poolRetry is how often a pool is tried again that could not be served.
+const poolRetry = 10 * time.Second
+
+// agentOptions are the flags of `cbsdmq agent` and of the original agent.
+type agentOptions struct {
+	Configs []string
+	CBSDEnv string // of the original: where the file has none
+	Broker  string // likewise
+	Wait    bool   // at the end, wait for running commands
+}
+
+// serveAgent serves pools until SIGTERM or SIGINT. On SIGHUP it reads the files
+// again; a bad one keeps the old configuration.
+func serveAgent(ctx context.Context, o agentOptions) error {
+	cfgs, err := o.load(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	end, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	for {
+		logs, err := openLogs(cfgs)
+		if err != nil {
+			return err
+		}
+		h := &hosted{o: o, cfgs: cfgs, logs: logs, buses: &all.Opener{Log: logs[0].log}}
+		next, err := h.serve(end, hup)
+		for _, l := range logs {
+			l.Close()
+		}
+		if err != nil || end.Err() != nil {
+			return err
+		}
+		if next != nil {
+			cfgs = next
+		}
+	}
+}
+
+// load reads the files; warnings go to log.
+func (o agentOptions) load(log *slog.Logger) ([]*config.Config, error) {
+	var cfgs []*config.Config
+	byPool := make(map[string]string)
+	for _, file := range o.Configs {
+		c, warnings, err := config.Load(file)
+		if err != nil {
+			return nil, err
+		}
+		c.ApplyFlags(o.CBSDEnv, o.Broker)
+		for _, w := range warnings {
+			log.Warn(w.String())
+		}
+		if err := c.ValidateAgent(); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if other, twice := byPool[c.Pool]; twice {
+			return nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "pool", "%s and %s both serve pool %s", other, file, c.Pool)
+		}
+		byPool[c.Pool] = file
+		cfgs = append(cfgs, c)
+	}
+	return cfgs, nil
+}
+
+// hosted are the pools of one reading of the configuration.
+type hosted struct {
+	o     agentOptions
+	cfgs  []*config.Config
+	logs  []poolLog
+	buses *all.Opener
+}
+
+// serve returns when ctx ends, or with the new configuration after SIGHUP, or
+// with an error where not one pool could be served from the start.
+func (h *hosted) serve(ctx context.Context, hup <-chan os.Signal) ([]*config.Config, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	first := make(chan error, len(h.cfgs)) // nil: served
+	for i, c := range h.cfgs {
+		wg.Go(func() { h.keepServing(ctx, c, h.logs[i].log, first) })
+	}
+	defer wg.Wait()
+	var failures []error
+	for range h.cfgs {
+		if err := <-first; err != nil {
+			failures = append(failures, err)
+		}
+	}
+	if len(failures) == len(h.cfgs) && ctx.Err() == nil {
+		cancel(nil)
+		return nil, errors.Join(failures...)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-hup:
+		}
+		next, err := h.o.load(h.logs[0].log)
+		if err != nil {
+			h.logs[0].log.Error("the configuration is bad, keeping the old one", "err", err, "hint", cbsdmq.HintOf(err))
+			next = h.cfgs
+		}
+		cancel(nil)
+		return next, nil
+	}
+}
+
+// keepServing serves one pool, again after a while where that fails: a pool
+// that is not there now may be imported later, and must not keep the others
+// from being served.
+func (h *hosted) keepServing(ctx context.Context, c *config.Config, log *slog.Logger, first chan<- error) {
+	report := sync.OnceFunc(func() { first <- nil })
+	for said := ""; ; {
+		err := h.servePool(ctx, c, log, report)
+		if ctx.Err() != nil {
+			report()
+			return
+		}
+		if err == nil {
+			err = errors.New("ended")
+		}
+		select {
+		case first <- err:
+		default:
+		}
+		report = func() {}
+		if text := err.Error(); text != said {
+			said = text
+			log.Error("cannot serve the pool, trying again", "pool", c.Pool, "err", err, "hint", cbsdmq.HintOf(err))
+		}
+		select {
+		case <-time.After(poolRetry):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// servePool opens everything that a pool needs and serves it.
+func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logger, served func()) (err error) {
+	pool, err := openCBSD(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	report := pool.Probe(ctx)
+	if err := report.Err(); err != nil {
+		return err
+	}
+	for _, f := range report.Findings {
+		if f.Level == cbsd.Warning {
+			log.Warn(f.Text, "pool", c.Pool, "about", f.About, "hint", f.Hint)
+		}
+	}
+	host, _ := os.Hostname()
+	boot, err := proc.BootID()
+	if err != nil {
+		return err
+	}
+	j, err := journal.Open(ctx, journal.Options{Path: c.Journal, Mode: c.JournalMode, State: c.StateDir, Host: host, Boot: boot})
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	var ends []agent.Endpoint
+	for _, s := range c.Buses() {
+		b, closer, err := h.buses.Open(ctx, s.Kind, s.Config)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+		defer closer.Close()
+		ends = append(ends, agent.Endpoint{
+			Name: s.Name, Bus: b, Tube: s.Tube, Prefix: s.ReplyTubePrefix, Timeout: all.Timeout(s.PublishTimeout),
+		})
+	}
+	server := agent.New(agent.Config{
+		Pool: c.Pool, Host: host, Boot: boot, Version: version, Command: c.CBSD,
+		Endpoints: ends, Journal: j, CBSD: pool,
+		Dial:    func(ctx context.Context) (agent.Runner, error) { return ensureRunner(ctx, c.RunDir) },
+		Workers: c.Workers, Readers: c.Readers, Backlog: c.Backlog, OutputMax: int64(c.OutputMax),
+		TimeLimit: time.Duration(c.TimeLimit), KillGrace: time.Duration(c.KillGrace),
+		ForeignWait: time.Duration(c.ForeignWait), LegacyExpires: time.Duration(c.LegacyExpires),
+		ReplyTTL: time.Duration(c.ReplyTTL),
+		Limits:   journal.Limits{Results: time.Duration(c.Retention), IDs: time.Duration(c.IDMemory), Size: int64(c.JournalMax)},
+		Log:      log,
+	})
+	serving, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	context.AfterFunc(ctx, func() {
+		if h.o.Wait {
+			<-server.Drain()
+		}
+		cancel(context.Canceled)
+	})
+	log.Info("serving", "pool", c.Pool, "workdir", c.CBSDEnv, "broker", c.Broker)
+	served()
+	return server.Serve(serving)
+}
+
+// openCBSD opens a pool's environment as its configuration says.
+func openCBSD(ctx context.Context, c *config.Config, log *slog.Logger) (*cbsd.Pool, error) {
+	return cbsd.Open(ctx, cbsd.Config{
+		CBSD: c.CBSD, Workdir: c.CBSDEnv, RunDir: c.RunDir, Color: c.CBSDColor,
+		Allow: c.Allow, AllowWildcard: c.AllowWildcard, StrictArgs: c.StrictArgs, Log: log,
+	})
+}
+
+// ensureRunner connects to the runner of dir, and starts one where none runs.
+func ensureRunner(ctx context.Context, dir string) (agent.Runner, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return runner.Ensure(ctx, runner.Config{Dir: dir, Version: version}, exe, []string{"runner", "--dir", dir})
+}
+
+// A poolLog is the log of one pool; pools with the same logfile share it.
+type poolLog struct {
+	log *slog.Logger
+	io.Closer
+}
+
+func openLogs(cfgs []*config.Config) ([]poolLog, error) {
+	files := make(map[string]poolLog)
+	var logs []poolLog
+	for _, c := range cfgs {
+		l, ok := files[c.LogFile]
+		if ok {
+			l.Closer = io.NopCloser(nil)
+		} else {
+			var err error
+			if l, err = openLog(c.LogFile); err != nil {
+				return nil, fmt.Errorf("%s: %w", c.File, err)
+			}
+			files[c.LogFile] = l
+		}
+		logs = append(logs, l)
+	}
+	return logs, nil
+}
+
+func openLog(name string) (poolLog, error) {
+	var w io.Writer
+	var c io.Closer = io.NopCloser(nil)
+	switch name {
+	case "", "-", "/dev/stdout":
+		w = os.Stdout
+	case "/dev/stderr":
+		w = os.Stderr
+	default:
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return poolLog{}, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "logfile", "%w", err)
+		}
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return poolLog{}, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "logfile", "%w", err)
+		}
+		w, c = f, f
+	}
+	return poolLog{log: slog.New(slog.NewTextHandler(w, nil)), Closer: c}, nil
+}
+
