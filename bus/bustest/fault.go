@@ -168,7 +168,7 @@ func testFrozen(t *testing.T, s Server) {
 			return err
 		}, false},
 	} {
-		const wait = 300 * time.Millisecond
+		const wait = short
 		begin := time.Now()
 		err := call.do(within(t, wait))
 		if took := time.Since(begin); took > wait+slack {

@@ -105,11 +105,13 @@ func testManyMailboxes(t *testing.T, s Server) {
 	c := dial(t, s.Driver)
 	put(t, c, mailbox(t, "first"), "x")
 	take(t, consume(t, c, mailbox(t, "first")), 1)
+	c.Close()
 	count := func() int { return 0 }
 	if s.Tubes != nil {
 		count = func() int { return s.Tubes(t) }
 	}
 	before := count()
+	c = dial(t, s.Driver)
 	for i := 0; i < many; i += at {
 		var ms []bus.Message
 		for j := range at {
@@ -133,6 +135,7 @@ func testManyMailboxes(t *testing.T, s Server) {
 			}
 		}
 	}
+	c.Close()
 	testserver.Eventually(t, limit, func() error {
 		if after := count(); after > before {
 			return fmt.Errorf("%d tubes, want %d as before", after, before)
