@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 // A mark is how far this host has seen a pool's journal go. It is kept outside
 // the pool, so that a rollback of the pool does not roll it back.
 type mark struct {
+	Path       string    `json:"path"` // of the journal
 	Generation uint64    `json:"generation"`
 	N          uint64    `json:"n"`
 	Commits    uint64    `json:"commits"`
@@ -31,57 +33,88 @@ func (s mark) newer(m Meta) bool {
 }
 
 // Past says that the journal went back in time (a rolled back or restored
-// pool), or came from another host without a lease. Jobs that it had queued
-// are held: they may have been run since.
+// pool), came from another host without a lease, or was begun anew. Jobs that
+// it had queued are held: they may have been run since.
 type Past struct {
-	JournalAt time.Time // when the journal was last opened, by its own word
-	SeenAt    time.Time // what this host saw; zero for another host's journal
-	OtherHost bool
-	Held      int // jobs
+	JournalAt time.Time // of the journal's last commit
+	SeenAt    time.Time // when this host saw it last; zero where OtherHost
+	OtherHost bool      // the pool was last served by another host, or this host lost its state directory
+	Lost      bool      // this host saw another journal in its place, which is gone: the ids of its jobs are forgotten
+	Held      int       // jobs
 }
 
 // String is for the log and for people.
 func (p *Past) String() string {
-	if p.OtherHost {
-		return fmt.Sprintf("%d queued jobs held: the pool was last served by another host", p.Held)
+	switch {
+	case p.Lost:
+		return fmt.Sprintf("the journal is new, this host saw another in its place at %s: what came before is forgotten",
+			p.SeenAt.Format(time.DateTime))
+	case p.OtherHost:
+		return fmt.Sprintf("%d queued jobs held: the pool was last served by another host, at %s",
+			p.Held, p.JournalAt.Format(time.DateTime))
 	}
 	return fmt.Sprintf("%d queued jobs held: journal is from %s, this host saw %s",
 		p.Held, p.JournalAt.Format(time.DateTime), p.SeenAt.Format(time.DateTime))
 }
 
-// Past is nil unless the journal went back in time.
+// Past is nil unless the journal went back in time: found by this Open, or by
+// an earlier one as long as jobs are still held.
 func (j *Journal) Past() *Past { return j.past }
 
 // CheckMark compares the journal with the highest begin that the runner
-// accepted for this pool: a journal that knows less went back in time.
+// accepted for this pool: a journal that knows less went back in time. It is
+// called before anything is accepted or begun.
 func (j *Journal) CheckMark(ctx context.Context, n uint64) error {
 	if n <= j.meta.N {
 		return nil
 	}
-	j.past = &Past{JournalAt: j.meta.Saved, SeenAt: time.Now()}
-	j.meta.N = n
-	return j.wentBack(ctx)
+	m := j.meta
+	m.N = n
+	err := j.wentBack(context.WithoutCancel(ctx), m, Past{JournalAt: m.Saved, SeenAt: time.Now()})
+	if err == nil {
+		err = j.SaveMark()
+	}
+	return explain(j.path, "holding the jobs of a journal that went back in time", err)
 }
 
-// wentBack holds what is queued and begins a new generation.
-func (j *Journal) wentBack(ctx context.Context) error {
-	j.meta.Generation++
-	res, err := j.write.ExecContext(ctx,
-		"UPDATE job SET state = ? WHERE finished = 0 AND begun = 0", cbsdmq.Held)
+// wentBack holds what is queued and begins a new generation of m.
+func (j *Journal) wentBack(ctx context.Context, m Meta, p Past) error {
+	m.Generation++
+	err := j.atomically(ctx, func() error {
+		res, err := j.write.ExecContext(ctx, "UPDATE job SET state = ? WHERE finished = 0 AND plan IS NOT NULL AND begun = 0", string(cbsdmq.Held))
+		if err != nil {
+			return err
+		}
+		held, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		p.Held = int(held)
+		if p.OtherHost {
+			// The numbers were given to that host's runner. This host's must
+			// not take them for begins that never reached it.
+			if _, err := j.write.ExecContext(ctx, "UPDATE job SET epoch = 0, n = 0 WHERE finished = 0 AND plan IS NOT NULL AND begun > 0"); err != nil {
+				return err
+			}
+		}
+		_, err = j.write.ExecContext(ctx, "UPDATE meta SET generation = ?, n = ?, host = ?, past_journal = ?, past_seen = ?",
+			int64(m.Generation), int64(m.N), m.HostID, micro(p.JournalAt), micro(p.SeenAt))
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	n, err := res.RowsAffected()
-	j.past.Held = int(n)
-	return errors.Join(err, j.saveMeta(ctx), j.SaveMark())
+	j.meta, j.past = m, &p
+	return nil
 }
 
-// SaveMark writes down outside the pool how far the journal has come, where
-// that has changed. It is not synced to disk: a power loss stops this host's
-// runner too.
+// SaveMark writes down outside the pool, synced, how far the journal has come,
+// where that has changed since it was last called. A rollback to a state that
+// is newer than that is not noticed here, but by the runner (see CheckMark) as
+// soon as a command was begun since.
 func (j *Journal) SaveMark() error {
-	m := mark{Generation: j.meta.Generation, N: j.meta.N, Commits: j.meta.Commits}
-	if m == j.synced {
+	m := mark{Path: j.path, Generation: j.meta.Generation, N: j.meta.N, Commits: j.meta.Commits}
+	if m == j.marked || j.meta.Pool == "" {
 		return nil
 	}
 	w := m
@@ -90,10 +123,11 @@ func (j *Journal) SaveMark() error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(markPath(j.state, j.meta.Pool), b); err != nil {
-		return fmt.Errorf("saving the high-water mark: %w", err)
+	name := markPath(j.state, j.meta.Pool)
+	if err := replaceFile(name, b); err != nil {
+		return explain(name, "saving the high-water mark", err)
 	}
-	j.synced = m
+	j.marked = m
 	return nil
 }
 
@@ -102,36 +136,88 @@ func markPath(state, pool string) string { return filepath.Join(state, "pool-"+p
 func readMark(state, pool string) (mark, error) {
 	var m mark
 	b, err := os.ReadFile(markPath(state, pool))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}
 	if err != nil {
 		return m, fmt.Errorf("reading the high-water mark: %w", err)
 	}
-	// A half-written mark is no reason to refuse service: the runner has its own.
-	_ = json.Unmarshal(b, &m)
+	if err := json.Unmarshal(b, &m); err != nil {
+		// It was not us who wrote this. That is no reason to refuse service:
+		// the runner has a mark of its own.
+		return mark{}, nil
+	}
 	return m, nil
+}
+
+// markAt returns the newest mark of any journal at path; the zero mark where
+// this host has never seen one there.
+func markAt(state, path string) (newest mark, err error) {
+	files, err := os.ReadDir(state)
+	if err != nil {
+		return newest, err
+	}
+	for _, f := range files {
+		pool, isMark := strings.CutPrefix(f.Name(), "pool-")
+		pool, isWhole := strings.CutSuffix(pool, ".json")
+		if !isMark || !isWhole {
+			continue
+		}
+		m, err := readMark(state, pool)
+		if err != nil {
+			return newest, err
+		}
+		if m.Path == path && m.At.After(newest.At) {
+			newest = m
+		}
+	}
+	return newest, nil
+}
+
+// checkCopy refuses a journal that is a copy of one at another place of this
+// host. Both would count begins under one name, and run the same queued jobs.
+func checkCopy(ctx context.Context, seen, path, pool string) error {
+	if seen == "" || seen == path {
+		return nil
+	}
+	a, err := os.Stat(seen)
+	if err != nil {
+		return nil // it has moved
+	}
+	if b, err := os.Stat(path); err != nil || os.SameFile(a, b) {
+		return err
+	}
+	db, err := OpenReader(seen)
+	if err != nil {
+		return nil // something else has taken its place
+	}
+	defer db.Close()
+	var other string
+	if err := db.QueryRowContext(ctx, "SELECT pool FROM meta").Scan(&other); err != nil || other != pool {
+		return nil
+	}
+	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "%s is a copy of %s", path, seen).
+		WithHint("if this is a pool of its own, move its copied journal away, %s and all beside it of that name; if the pool has moved here, move the old one away", path)
 }
 
 // hostID is a random name that this host keeps, whatever it is called.
 func hostID(state string) (string, error) {
 	name := filepath.Join(state, "hostid")
 	b, err := os.ReadFile(name)
-	if err == nil && len(b) > 0 {
-		return strings.TrimSpace(string(b)), nil
+	if errors.Is(err, fs.ErrNotExist) {
+		// Agents of several pools may be here for the first time at once.
+		if err := createFile(name, []byte(randomID()+"\n")); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("naming this host: %w", err)
+		}
+		b, err = os.ReadFile(name)
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return "", fmt.Errorf("reading the host's id: %w", err)
 	}
-	id := randomID()
-	return id, writeFile(name, []byte(id+"\n"))
-}
-
-// writeFile replaces the file name as a whole.
-func writeFile(name string, b []byte) error {
-	tmp := name + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return err
+	id := strings.TrimSpace(string(b))
+	if id == "" {
+		return "", cbsdmq.Errorf(cbsdmq.CodeUnavailable, "", "%s is empty", name).
+			WithHint("remove it: the host gets a new id, and jobs queued in its pools are held until they are released")
 	}
-	return os.Rename(tmp, name)
+	return id, nil
 }

@@ -3,12 +3,7 @@ package journal
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +12,7 @@ import (
 )
 
 // A Reader answers questions about a journal without waiting for its writer.
+// It may be used by many goroutines.
 type Reader struct {
 	db   *sql.DB
 	path string
@@ -25,47 +21,56 @@ type Reader struct {
 // NewReader reads the journal at path through db, see OpenReader.
 func NewReader(db *sql.DB, path string) Reader { return Reader{db: db, path: path} }
 
-const jobColumns = `seq, id, ident, sender, key, bus, command, guest, plan, flags, state, accepted, expires,
-	begun, finished, epoch, n, host, boot, before, result, outsize`
+const jobColumns = `seq, id, ident, sender, key, bus, command, guest, flags, state, accepted, expires,
+	begun, finished, epoch, n, host, boot, outsize, result, before, plan`
 
 func (r *Job) scan(row interface{ Scan(...any) error }) error {
 	var accepted, expires, begun, finished, epoch, n int64
-	err := row.Scan(&r.Seq, &r.ID, &r.Ident, &r.Sender, &r.Key, &r.Bus, &r.Command, &r.Guest, &r.Plan, &r.Flags,
-		&r.State, &accepted, &expires, &begun, &finished, &epoch, &n, &r.Host, &r.Boot, &r.Before, &r.Result, &r.OutSize)
+	err := row.Scan(&r.Seq, &r.ID, &r.Ident, &r.Sender, &r.Key, &r.Bus, &r.Command, &r.Guest, &r.Flags, &r.State,
+		&accepted, &expires, &begun, &finished, &epoch, &n, &r.Host, &r.Boot, &r.OutSize, &r.Result, &r.Before, &r.Plan)
 	r.Accepted, r.Expires, r.Begun, r.Finished = fromMicro(accepted), fromMicro(expires), fromMicro(begun), fromMicro(finished)
 	r.Epoch, r.N = uint64(epoch), uint64(n)
 	return err
 }
 
 func (r Reader) jobs(ctx context.Context, where string, args ...any) ([]*Job, error) {
-	rows, err := r.db.QueryContext(ctx, "SELECT "+jobColumns+" FROM job "+where, args...)
+	return list(ctx, r, "SELECT "+jobColumns+" FROM job "+where, (*Job).scan, args...)
+}
+
+func (r Reader) one(ctx context.Context, where string, args ...any) (*Job, error) {
+	js, err := r.jobs(ctx, where, args...)
+	if err != nil || len(js) == 0 {
+		return nil, err
+	}
+	return js[0], nil
+}
+
+// list runs a query and scans each of its rows.
+func list[T any](ctx context.Context, r Reader, query string, scan func(*T, interface{ Scan(...any) error }) error, args ...any) (out []*T, err error) {
+	defer func() { err = explain(r.path, "reading the journal", err) }()
+	rows, err := r.db.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, fmt.Errorf("reading the journal: %w", err)
+		return nil, err
 	}
 	defer rows.Close()
-	var out []*Job
 	for rows.Next() {
-		j := new(Job)
-		if err := j.scan(rows); err != nil {
-			return nil, fmt.Errorf("reading the journal: %w", err)
+		v := new(T)
+		if err := scan(v, rows); err != nil {
+			return nil, err
 		}
-		out = append(out, j)
+		out = append(out, v)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("reading the journal: %w", err)
-	}
-	return out, nil
+	return out, rows.Err()
 }
 
 // Open returns the jobs that have not ended, in order of acceptance.
 func (r Reader) Open(ctx context.Context) ([]*Job, error) {
-	return r.jobs(ctx, "WHERE finished = 0 ORDER BY seq")
+	return r.jobs(ctx, "WHERE finished = 0 AND plan IS NOT NULL ORDER BY seq")
 }
 
-// Job returns the job with this id, or with an alias of it; of legacy jobs
-// with one number the newest. Nil: there is none.
+// Job returns the job with this id, or with an alias of it. Nil: there is none.
 func (r Reader) Job(ctx context.Context, id string) (*Job, error) {
-	return r.one(ctx, `WHERE seq = (SELECT seq FROM job WHERE id = ?1 UNION ALL SELECT job FROM alias WHERE id = ?1 LIMIT 1)`, id)
+	return r.one(ctx, "WHERE seq = (SELECT seq FROM job WHERE id = ?1 UNION ALL SELECT job FROM alias WHERE id = ?1 LIMIT 1)", id)
 }
 
 // BySeq returns the job with this number, or nil.
@@ -78,29 +83,28 @@ func (r Reader) BySeq(ctx context.Context, seq int64) (*Job, error) {
 func LegacyIdent(ident string, n int) string { return fmt.Sprintf("%s@%d", ident, n) }
 
 // Legacy returns the newest job with this identity or with one made of it by
-// LegacyIdent, and how many of them there are. Nil: there is none.
+// LegacyIdent, and its n: the next one is LegacyIdent(ident, n+1). Nil and 0:
+// there is none.
 func (r Reader) Legacy(ctx context.Context, ident string) (*Job, int, error) {
 	// 'A' follows '@'.
-	js, err := r.jobs(ctx, "WHERE ident = ?1 OR ident > ?1 || '@' AND ident < ?1 || 'A' ORDER BY seq DESC", ident)
-	if err != nil || len(js) == 0 {
+	j, err := r.one(ctx, "WHERE ident <> id AND (ident = ?1 OR ident > ?1 || '@' AND ident < ?1 || 'A') ORDER BY seq DESC LIMIT 1", ident)
+	if err != nil || j == nil {
 		return nil, 0, err
 	}
-	return js[0], len(js), nil
-}
-
-func (r Reader) one(ctx context.Context, where string, args ...any) (*Job, error) {
-	js, err := r.jobs(ctx, where, args...)
-	if err != nil || len(js) == 0 {
-		return nil, err
+	n := 1
+	if suffix, ok := strings.CutPrefix(j.Ident, ident+"@"); ok {
+		if n, err = strconv.Atoi(suffix); err != nil {
+			return nil, 0, fmt.Errorf("reading the journal: identity %q: %w", j.Ident, err)
+		}
 	}
-	return js[0], nil
+	return j, n, nil
 }
 
 // Newest returns at most limit jobs, the newest first; with a state only those
 // in it, and with the id of a job only those accepted before it.
 func (r Reader) Newest(ctx context.Context, limit int, state cbsdmq.State, before string) ([]*Job, error) {
 	return r.jobs(ctx, `WHERE (?1 = '' OR state = ?1) AND seq < coalesce((SELECT seq FROM job WHERE id = ?2), 9223372036854775807)
-		ORDER BY seq DESC LIMIT ?3`, state, before, limit)
+		ORDER BY seq DESC LIMIT ?3`, string(state), before, limit)
 }
 
 // An Owe is a reply that an address waits for, or has been sent.
@@ -111,6 +115,13 @@ type Owe struct {
 	PutID   uint64
 }
 
+func (o *Owe) scan(row interface{ Scan(...any) error }) error {
+	var put, id int64
+	err := row.Scan(&o.Seq, &o.Address.Bus, &o.Address.Tube, &o.Address.BrokerID, &put, &id)
+	o.Sent, o.PutID = fromMicro(put), uint64(id)
+	return err
+}
+
 // Addresses returns the addresses of one job.
 func (r Reader) Addresses(ctx context.Context, seq int64) ([]Owe, error) {
 	return r.owes(ctx, "WHERE job = ?", seq)
@@ -118,7 +129,7 @@ func (r Reader) Addresses(ctx context.Context, seq int64) ([]Owe, error) {
 
 // Owed returns the addresses of ended jobs that have not had their last reply.
 func (r Reader) Owed(ctx context.Context) ([]Owe, error) {
-	return r.owes(ctx, "WHERE state = 0 AND job IN (SELECT seq FROM job WHERE finished > 0) ORDER BY job")
+	return r.owes(ctx, "WHERE state = 0 AND EXISTS (SELECT 1 FROM job WHERE seq = address.job AND finished > 0) ORDER BY job")
 }
 
 // Unread returns at most limit replies that were put before t and may still
@@ -128,82 +139,15 @@ func (r Reader) Unread(ctx context.Context, t time.Time, limit int) ([]Owe, erro
 }
 
 func (r Reader) owes(ctx context.Context, where string, args ...any) ([]Owe, error) {
-	rows, err := r.db.QueryContext(ctx, "SELECT job, bus, tube, foreign_id, put, put_id FROM address "+where, args...)
-	if err != nil {
-		return nil, fmt.Errorf("reading the journal: %w", err)
-	}
-	defer rows.Close()
+	found, err := list(ctx, r, "SELECT job, bus, tube, foreign_id, put, put_id FROM address "+where, (*Owe).scan, args...)
 	var out []Owe
-	for rows.Next() {
-		var o Owe
-		var put, id int64
-		if err := rows.Scan(&o.Seq, &o.Address.Bus, &o.Address.Tube, &o.Address.BrokerID, &put, &id); err != nil {
-			return nil, fmt.Errorf("reading the journal: %w", err)
-		}
-		o.Sent, o.PutID = fromMicro(put), uint64(id)
-		out = append(out, o)
+	for _, o := range found {
+		out = append(out, *o)
 	}
-	return out, rows.Err()
+	return out, err
 }
 
-// Output opens the stdout of an ended job. It is empty where it was dropped.
-func (r Reader) Output(ctx context.Context, seq int64) (io.ReadSeekCloser, error) {
-	var b []byte
-	var inline bool
-	err := r.db.QueryRowContext(ctx, "SELECT output, output IS NOT NULL FROM job WHERE seq = ?", seq).Scan(&b, &inline)
-	if err != nil {
-		return nil, fmt.Errorf("reading the output of job %d: %w", seq, err)
-	}
-	if !inline {
-		f, err := os.Open(outputFile(r.path, seq))
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("reading the output of job %d: %w", seq, err)
-		}
-	}
-	return nopCloser{strings.NewReader(string(b))}, nil
-}
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
-
-// outputFile is where stdout of a job lies that is too long for its row.
-func outputFile(path string, seq int64) string {
-	return filepath.Join(filepath.Dir(path), "output", strconv.FormatInt(seq, 10)+".out")
-}
-
-// SaveOutput writes the stdout of a job to disk, synced, before its Finish is
-// committed.
-func (j *Journal) SaveOutput(seq int64, src io.Reader) (err error) {
-	name := outputFile(j.path, seq)
-	defer func() {
-		if err != nil {
-			os.Remove(name)
-			err = fmt.Errorf("keeping the output of job %d: %w", seq, err)
-		}
-	}()
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, src)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+// Check looks through the whole journal for damage, a few seconds for each GB.
+func (r Reader) Check(ctx context.Context) error {
+	return explain(r.path, "checking the journal", integrity(ctx, r.db, r.path))
 }

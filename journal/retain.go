@@ -2,86 +2,188 @@ package journal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
+	"math"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 )
 
-// Limits bound what a journal keeps.
+// Limits bound what a journal keeps. Zero is no limit. Nothing is dropped of a
+// job that has not ended, or that still owes a reply.
 type Limits struct {
-	Results time.Duration // plans, results and output of ended jobs
+	Results time.Duration // plans and output of ended jobs; the last reply without output stays as long as the id
 	IDs     time.Duration // identities, so that a repeat never runs; at least Results
-	Size    int64         // bytes of the database and the output files; past it the oldest results go early
+	Size    int64         // bytes of plans and output; past it the oldest go before their time
 }
+
+// idSlack is how much longer than Limits.IDs an id is remembered: the clock of
+// the client that made it may have been ahead.
+const idSlack = 2 * time.Hour
 
 // pruneStep bounds one transaction of Prune, so that it never holds up the
 // agent for long.
 const pruneStep = 500
 
 // Prune drops what is older than l allows, a step at a time, and reports
-// whether there may be more. It belongs to the writer, as Commit does.
+// whether there may be more. The room is used again by the journal; the file
+// itself does not shrink.
 func (j *Journal) Prune(ctx context.Context, now time.Time, l Limits) (more bool, err error) {
-	seqs, err := j.droppable(ctx, now, l)
-	if err != nil {
-		return false, fmt.Errorf("pruning the journal: %w", err)
+	if err := ctx.Err(); err != nil {
+		return false, err
 	}
-	forget := now.Add(-max(l.IDs, l.Results)).UnixMicro()
-	tx, err := j.write.BeginTx(ctx, nil)
-	if err != nil {
-		return false, fmt.Errorf("pruning the journal: %w", err)
+	ctx = context.WithoutCancel(ctx) // an interrupted statement would cost the connection
+	more, err = j.prune(ctx, now, l)
+	if noRoom(err) && j.reserve.free() {
+		more, err = j.prune(ctx, now, l)
 	}
-	defer tx.Rollback()
-	for _, seq := range seqs {
-		if _, err := tx.ExecContext(ctx, "UPDATE job SET plan = NULL, output = NULL WHERE seq = ?", seq); err != nil {
-			return false, fmt.Errorf("pruning the journal: %w", err)
-		}
-	}
-	var forgot int64
-	for _, q := range []string{
-		"DELETE FROM address WHERE job IN (SELECT seq FROM job WHERE finished > 0 AND finished < ?1 ORDER BY finished LIMIT ?2)",
-		"DELETE FROM alias WHERE job IN (SELECT seq FROM job WHERE finished > 0 AND finished < ?1 ORDER BY finished LIMIT ?2)",
-		"DELETE FROM job WHERE seq IN (SELECT seq FROM job WHERE finished > 0 AND finished < ?1 ORDER BY finished LIMIT ?2)",
-		"DELETE FROM tombstone WHERE at < ?1 AND ?2 > 0",
-	} {
-		res, err := tx.ExecContext(ctx, q, forget, pruneStep)
+	return more, explain(j.path, "dropping old results", err)
+}
+
+func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool, err error) {
+	var files []string
+	kept := j.kept
+	err = j.atomically(ctx, func() error {
+		drop, err := j.droppable(ctx, now, l)
 		if err != nil {
-			return false, fmt.Errorf("pruning the journal: %w", err)
+			return err
 		}
-		forgot, _ = res.RowsAffected()
+		var seqs []int64
+		for _, d := range drop {
+			seqs = append(seqs, d.seq)
+			kept -= d.size
+			if d.file != "" {
+				files = append(files, d.file)
+			}
+		}
+		kept = max(kept, 0)
+		forget, err := j.forgettable(ctx, now, l)
+		if err != nil {
+			return err
+		}
+		tombs, err := j.change(ctx, nil, "DELETE FROM tombstone WHERE id IN (SELECT id FROM tombstone WHERE at < ? LIMIT ?)", before(now, l.forget()), pruneStep)
+		if err != nil {
+			return err
+		}
+		for _, c := range []struct {
+			seqs []int64
+			sql  string
+		}{
+			{seqs, "UPDATE job SET plan = NULL, output = NULL WHERE seq IN (SELECT value FROM json_each(?))"},
+			{forget, "DELETE FROM address WHERE job IN (SELECT value FROM json_each(?))"},
+			{forget, "DELETE FROM alias WHERE job IN (SELECT value FROM json_each(?))"},
+			{forget, "DELETE FROM job WHERE seq IN (SELECT value FROM json_each(?))"},
+		} {
+			if len(c.seqs) == 0 {
+				continue
+			}
+			if _, err := j.change(ctx, c.seqs, c.sql); err != nil {
+				return err
+			}
+		}
+		more = len(seqs) == pruneStep || len(forget) == pruneStep || tombs == pruneStep
+		_, err = j.write.ExecContext(ctx, "UPDATE meta SET kept = ?", kept)
+		return err
+	})
+	if err != nil {
+		return false, err
 	}
-	if err := tx.Commit(); err != nil {
-		return false, fmt.Errorf("pruning the journal: %w", err)
-	}
+	j.kept = kept
 	var errs []error
-	for _, seq := range seqs {
-		if err := os.Remove(outputFile(j.path, seq)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, name := range files {
+		// What is left here is removed by Sweep.
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
-	return len(seqs) == pruneStep || forgot == pruneStep, errors.Join(errs...)
+	return more, errors.Join(errs...)
 }
 
-// droppable lists jobs whose results are to go: too old, or the oldest where
-// the journal is too large. A job that owes a reply keeps its result.
-func (j *Journal) droppable(ctx context.Context, now time.Time, l Limits) ([]int64, error) {
-	before := now.Add(-l.Results)
-	if l.Size > 0 {
-		size, err := j.size(ctx)
+// change runs a statement, its first argument seqs as JSON unless they are nil.
+func (j *Journal) change(ctx context.Context, seqs []int64, query string, args ...any) (int64, error) {
+	if seqs != nil {
+		b, err := json.Marshal(seqs)
 		if err != nil {
+			return 0, err
+		}
+		args = append([]any{string(b)}, args...)
+	}
+	res, err := j.write.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// forget is how long an id is remembered.
+func (l Limits) forget() time.Duration {
+	if l.IDs == 0 || l.Results == 0 {
+		return 0
+	}
+	return max(l.IDs, l.Results) + idSlack
+}
+
+// before is the journal's form of the time age ago, in the far past for 0.
+func before(now time.Time, age time.Duration) int64 {
+	if age == 0 {
+		return math.MinInt64
+	}
+	return now.Add(-age).UnixMicro()
+}
+
+// A drop is a job whose plan and output are to go.
+type drop struct {
+	seq  int64
+	size int64
+	file string // of its output, or ""
+}
+
+const owesNothing = "NOT EXISTS (SELECT 1 FROM address WHERE job = seq AND state = 0)"
+
+// droppable lists the oldest jobs whose plans and output are to go: those that
+// are too old, and as many more as make the journal too large.
+func (j *Journal) droppable(ctx context.Context, now time.Time, l Limits) ([]drop, error) {
+	rows, err := j.write.QueryContext(ctx, `SELECT seq, finished, length(plan) + coalesce(length(output), 0), output IS NULL AND outsize > 0
+		FROM job WHERE finished > 0 AND plan IS NOT NULL AND `+owesNothing+" ORDER BY finished LIMIT ?", pruneStep)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	old := before(now, l.Results)
+	over := int64(0)
+	if l.Size > 0 {
+		over = j.kept - l.Size
+	}
+	var out []drop
+	for rows.Next() {
+		var d drop
+		var finished int64
+		var inFile bool
+		if err := rows.Scan(&d.seq, &finished, &d.size, &inFile); err != nil {
 			return nil, err
 		}
-		if size > l.Size {
-			before = now
+		if finished >= old && over <= 0 {
+			break
 		}
+		if inFile {
+			name := outputFile(j.path, d.seq)
+			if fi, err := os.Stat(name); err == nil {
+				d.file = name
+				d.size += fi.Size()
+			}
+		}
+		over -= d.size
+		out = append(out, d)
 	}
-	rows, err := j.write.QueryContext(ctx, `SELECT seq FROM job WHERE finished > 0 AND finished < ? AND plan IS NOT NULL
-		AND NOT EXISTS (SELECT 1 FROM address WHERE job = seq AND state = 0)
-		ORDER BY finished LIMIT ?`, before.UnixMicro(), pruneStep)
+	return out, rows.Err()
+}
+
+// forgettable lists the oldest jobs whose ids need not be remembered. The
+// newest job stays, so that numbers do not begin again.
+func (j *Journal) forgettable(ctx context.Context, now time.Time, l Limits) ([]int64, error) {
+	rows, err := j.write.QueryContext(ctx, `SELECT seq FROM job WHERE plan IS NULL AND finished > 0 AND finished < ?
+		AND seq < (SELECT max(seq) FROM job) AND `+owesNothing+" ORDER BY finished LIMIT ?", before(now, l.forget()), pruneStep)
 	if err != nil {
 		return nil, err
 	}
@@ -95,56 +197,4 @@ func (j *Journal) droppable(ctx context.Context, now time.Time, l Limits) ([]int
 		seqs = append(seqs, seq)
 	}
 	return seqs, rows.Err()
-}
-
-// size is the bytes in use: pages of the database that hold something, and the
-// output files.
-func (j *Journal) size(ctx context.Context) (int64, error) {
-	var pages, free, page int64
-	for q, to := range map[string]*int64{"page_count": &pages, "freelist_count": &free, "page_size": &page} {
-		if err := j.write.QueryRowContext(ctx, "PRAGMA "+q).Scan(to); err != nil {
-			return 0, err
-		}
-	}
-	size := (pages - free) * page
-	files, err := os.ReadDir(filepath.Join(filepath.Dir(j.path), "output"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, err
-	}
-	for _, f := range files {
-		if fi, err := f.Info(); err == nil {
-			size += fi.Size()
-		}
-	}
-	return size, nil
-}
-
-// Sweep removes output files without a row: left by an agent that was killed
-// between writing the output and committing the end.
-func (j *Journal) Sweep(ctx context.Context) error {
-	dir := filepath.Join(filepath.Dir(j.path), "output")
-	files, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		seq, err := strconv.ParseInt(strings.TrimSuffix(f.Name(), ".out"), 10, 64)
-		if err != nil {
-			continue
-		}
-		var n int
-		err = j.write.QueryRowContext(ctx, "SELECT count(*) FROM job WHERE seq = ? AND finished > 0 AND plan IS NOT NULL", seq).Scan(&n)
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

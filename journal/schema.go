@@ -2,98 +2,106 @@ package journal
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 )
 
-// schemaVersion is kept in PRAGMA user_version.
-const schemaVersion = 1
+// schemaVersion is kept in PRAGMA user_version, applicationID ("cbmq") in
+// PRAGMA application_id.
+const (
+	schemaVersion = 1
+	applicationID = 0x63626d71
+)
 
-// Times are microseconds since 1970, 0 = not yet. Booleans are 0 or 1.
+// Times are microseconds since 1970, 0 = not yet. Booleans are 0 or 1. Of a
+// row, what is long comes last: SQLite reads it from the front.
+//
+// plan is NULL once a job's output was dropped, and never before it has ended;
+// so each row is in one of job_kept (open jobs first: they have finished = 0)
+// and job_dropped.
 const schema = `
 CREATE TABLE meta (
-	key   TEXT PRIMARY KEY,
-	value TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+	one          INTEGER PRIMARY KEY CHECK (one = 1),
+	pool         TEXT NOT NULL,
+	generation   INTEGER NOT NULL,
+	epoch        INTEGER NOT NULL,
+	n            INTEGER NOT NULL,
+	commits      INTEGER NOT NULL,
+	host         TEXT NOT NULL,
+	saved        INTEGER NOT NULL,           -- last commit
+	kept         INTEGER NOT NULL DEFAULT 0, -- bytes of plans and output
+	past_journal INTEGER NOT NULL DEFAULT 0, -- last commit before the journal went back in time
+	past_seen    INTEGER NOT NULL DEFAULT 0  -- what the host had seen by then, 0 = another host's journal
+) STRICT;
 
 CREATE TABLE job (
-	seq      INTEGER PRIMARY KEY,    -- order of acceptance
-	id       TEXT NOT NULL UNIQUE,   -- the client's ULID, or the broker's number of a legacy job
-	ident    TEXT NOT NULL UNIQUE,   -- what makes a second delivery the same job
+	seq      INTEGER PRIMARY KEY,        -- order of acceptance
+	id       TEXT NOT NULL UNIQUE,       -- the client's ULID, or the broker's number of a legacy job
+	ident    TEXT NOT NULL,              -- what makes a second delivery the same job
 	sender   TEXT NOT NULL,
-	key      TEXT NOT NULL,          -- the sender's own name for the work, '' = none
-	bus      TEXT NOT NULL,          -- where it came from
+	key      TEXT NOT NULL,              -- the sender's own name for the work, '' = none
+	bus      TEXT NOT NULL,              -- where it came from
 	command  TEXT NOT NULL,
 	guest    TEXT NOT NULL,
-	plan     BLOB,                   -- what to run, NULL once the result was dropped
-	flags    INTEGER NOT NULL,       -- see Flags
+	flags    INTEGER NOT NULL,           -- see Flags
 	state    TEXT NOT NULL,
 	accepted INTEGER NOT NULL,
 	expires  INTEGER NOT NULL,
-	begun    INTEGER NOT NULL DEFAULT 0,
+	begun    INTEGER NOT NULL,
 	finished INTEGER NOT NULL DEFAULT 0,
-	epoch    INTEGER NOT NULL DEFAULT 0, -- with n: the start's number at the runner
-	n        INTEGER NOT NULL DEFAULT 0,
-	host     TEXT NOT NULL DEFAULT '',   -- where it was begun
-	boot     TEXT NOT NULL DEFAULT '',
-	before   BLOB,                   -- what was read of the guest before a change
-	result   BLOB,                   -- the last reply without its output
-	output   BLOB,                   -- stdout where it is short; NULL = in a file, or dropped
-	outsize  INTEGER NOT NULL DEFAULT 0
+	epoch    INTEGER NOT NULL,           -- with n: the start's number at the runner
+	n        INTEGER NOT NULL,
+	host     TEXT NOT NULL,              -- where it was begun
+	boot     TEXT NOT NULL,
+	outsize  INTEGER NOT NULL DEFAULT 0, -- bytes of stdout
+	result   BLOB,                       -- the last reply without its output
+	before   BLOB,                       -- what was read of the guest before a change
+	plan     BLOB,                       -- what to run
+	output   BLOB                        -- stdout where it is short; NULL = in a file, or dropped
 ) STRICT;
-CREATE INDEX job_open ON job(seq) WHERE finished = 0;
-CREATE INDEX job_finished ON job(finished) WHERE finished > 0;
+CREATE UNIQUE INDEX job_ident ON job(ident) WHERE ident <> id;
 CREATE UNIQUE INDEX job_key ON job(sender, key) WHERE key <> '';
+CREATE INDEX job_kept ON job(finished) WHERE plan IS NOT NULL;
+CREATE INDEX job_dropped ON job(finished) WHERE plan IS NULL;
 
 CREATE TABLE address (
-	job      INTEGER NOT NULL,       -- job.seq
-	bus      TEXT NOT NULL,
-	tube     TEXT NOT NULL,
-	foreign_id INTEGER NOT NULL,     -- 1 = named after an id of the broker, so it dies with the broker's id space
-	state    INTEGER NOT NULL,       -- see AddressState
-	put      INTEGER NOT NULL DEFAULT 0, -- when the broker confirmed the last reply
-	put_id   INTEGER NOT NULL DEFAULT 0, -- and under which id
+	job        INTEGER NOT NULL,         -- job.seq
+	bus        TEXT NOT NULL,
+	tube       TEXT NOT NULL,
+	foreign_id INTEGER NOT NULL,         -- 1 = named after an id of the broker, so it dies with the broker's id space
+	state      INTEGER NOT NULL,         -- see AddressState
+	put        INTEGER NOT NULL,         -- when the broker confirmed the last reply
+	put_id     INTEGER NOT NULL,         -- and under which id
 	PRIMARY KEY (job, bus, tube)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX address_owed ON address(job) WHERE state = 0;
 CREATE INDEX address_sent ON address(put) WHERE state = 1;
 
-CREATE TABLE alias (                 -- further ids of a job that was submitted again under its key
+CREATE TABLE alias (                     -- further ids of a job that was submitted again under its key
 	id  TEXT PRIMARY KEY,
 	job INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alias_job ON alias(job);
 
-CREATE TABLE tombstone (             -- cancelled before they came
+CREATE TABLE tombstone (                 -- cancelled before they came
 	id TEXT PRIMARY KEY,
 	at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 `
 
-// migrate makes the tables of a new journal, and refuses one of another
-// version: there is none older than schemaVersion.
-func migrate(ctx context.Context, c *sql.Conn, path string) error {
-	var v int
-	if err := c.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
+// create makes the tables of a new journal, and its identity from j.meta.
+func (j *Journal) create(ctx context.Context) error {
+	return j.atomically(ctx, func() error {
+		for _, q := range []string{
+			schema,
+			fmt.Sprintf("PRAGMA application_id = %d", applicationID),
+			fmt.Sprintf("PRAGMA user_version = %d", schemaVersion),
+		} {
+			if _, err := j.write.ExecContext(ctx, q); err != nil {
+				return err
+			}
+		}
+		_, err := j.write.ExecContext(ctx, "INSERT INTO meta (one, pool, generation, epoch, n, commits, host, saved) VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+			j.meta.Pool, int64(j.meta.Generation), int64(j.meta.Epoch), int64(j.meta.N), int64(j.meta.Commits), j.meta.HostID, micro(j.meta.Saved))
 		return err
-	}
-	switch v {
-	case schemaVersion:
-		return nil
-	case 0:
-	default:
-		return &VersionError{Path: path, Version: v}
-	}
-	tx, err := c.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, schema); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
-		return err
-	}
-	return tx.Commit()
+	})
 }

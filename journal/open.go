@@ -1,0 +1,229 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/cbsd/cbsdmq"
+)
+
+// checkMax is the largest file that Open looks through for damage: it reads a
+// few hundred MB in a second. Reader.Check is for larger ones.
+const checkMax = 128 << 20
+
+// open opens the database, made if it does not exist.
+func (j *Journal) open(ctx context.Context, mode string) error {
+	if err := prepareFile(j.path); err != nil {
+		return err
+	}
+	var err error
+	// The log is cut after a burst; while it is short it is overwritten in
+	// place, which syncs faster than growing it.
+	j.db, err = sql.Open("sqlite", source(j.path, "rw", "busy_timeout(5000)", "synchronous(FULL)", "journal_size_limit(16777216)"))
+	if err != nil {
+		return err
+	}
+	// One connection, held until Close. If it broke, every Commit would fail;
+	// database/sql does not put one without our settings in its place.
+	j.db.SetMaxOpenConns(1)
+	if j.write, err = j.db.Conn(ctx); err != nil {
+		return err
+	}
+	fresh, err := identify(ctx, j.write, j.path)
+	if err != nil {
+		return err
+	}
+	if fi, err := os.Stat(j.path); err != nil {
+		return err
+	} else if !fresh && fi.Size() <= checkMax {
+		if err := integrity(ctx, j.write, j.path); err != nil {
+			return err
+		}
+	}
+	if err := setMode(ctx, j.write, mode); err != nil {
+		return err
+	}
+	if err := j.stmt.prepareTx(ctx, j.write); err != nil {
+		return err
+	}
+	// A file that can only be read is found out here, and not by the first job.
+	if err := j.atomically(ctx, func() error { return nil }); err != nil {
+		return err
+	}
+	if err := j.load(ctx, fresh); err != nil {
+		return err
+	}
+	// It is tried again: a full disk of the host must not keep a pool from
+	// being served.
+	if err := j.SaveMark(); err != nil && !Full(err) {
+		return err
+	}
+	if err := j.stmt.prepare(ctx, j.write); err != nil {
+		return err
+	}
+	const strays = "SELECT EXISTS (SELECT 1 FROM tombstone) OR EXISTS (SELECT 1 FROM alias)"
+	if err := j.write.QueryRowContext(ctx, strays).Scan(&j.strays); err != nil {
+		return err
+	}
+	j.read, err = OpenReader(j.path)
+	return err
+}
+
+// closeFiles closes what open opened, also where it failed half way.
+func (j *Journal) closeFiles() error {
+	var errs []error
+	j.stmt.close()
+	if j.read != nil {
+		errs = append(errs, j.read.Close())
+	}
+	if j.write != nil {
+		if err := j.write.Close(); !errors.Is(err, sql.ErrConnDone) {
+			errs = append(errs, err)
+		}
+	}
+	if j.db != nil {
+		errs = append(errs, j.db.Close())
+	}
+	j.read, j.write, j.db = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// OpenReader opens a journal for queries only; the agent may hold it. Errors
+// are those of Open; that there is none is fs.ErrNotExist.
+func OpenReader(path string) (_ *sql.DB, err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "no journal: %w", err).
+			WithHint("an agent makes it when it first serves the pool")
+	}
+	db, err := sql.Open("sqlite", source(path, "ro", "busy_timeout(5000)", "query_only(1)"))
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(4)
+	defer func() {
+		if err != nil {
+			db.Close()
+			err = explain(path, "reading the journal", err)
+		}
+	}()
+	fresh, err := identify(context.Background(), db, path)
+	if err == nil && fresh {
+		err = cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "%s is empty", path).
+			WithHint("an agent fills it when it first serves the pool")
+	}
+	return db, err
+}
+
+// source names a database to the driver.
+func source(path, mode string, pragmas ...string) string {
+	q := url.Values{"mode": {mode}, "_pragma": pragmas, "_error_rc": {"1"}}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+// prepareFile makes the file, so that it never exists with wider permissions.
+//
+// SQLite takes a file of no length for a new database and throws the log beside
+// it away: that is refused. An existing file is not opened here, because
+// closing it would drop the locks that SQLite holds on it in this process.
+func prepareFile(path string) error {
+	fi, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil && fi.Size() > 0 {
+		return nil
+	}
+	if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
+		return damaged(path, "it is empty or missing, but its log is there").
+			WithHint("put %s back beside its -wal, or move %[1]s-wal away too: then a new journal is begun, and what the old one knew is forgotten", path)
+	}
+	if err == nil {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), syncDir(filepath.Dir(path)))
+}
+
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// identify tells a journal from other databases, before anything is written to
+// it. fresh: there is nothing in it yet.
+func identify(ctx context.Context, c querier, path string) (fresh bool, err error) {
+	var app, version, tables int
+	for q, to := range map[string]*int{
+		"PRAGMA application_id":              &app,
+		"PRAGMA user_version":                &version,
+		"SELECT count(*) FROM sqlite_schema": &tables,
+	} {
+		if err := c.QueryRowContext(ctx, q).Scan(to); err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case app == applicationID && version == schemaVersion:
+		return false, nil
+	case app == applicationID:
+		return false, &VersionError{Path: path, Version: version}
+	case app == 0 && version == 0 && tables == 0:
+		return true, nil
+	}
+	return false, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "%s is a database, but not a journal of cbsdmq", path).
+		WithHint(`name another file with the key "journal"`)
+}
+
+// integrity looks through the whole database for damage.
+func integrity(ctx context.Context, c querier, path string) error {
+	rows, err := c.QueryContext(ctx, "PRAGMA integrity_check(3)")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var found []string
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return err
+		}
+		found = append(found, s)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if len(found) == 1 && found[0] == "ok" {
+		return nil
+	}
+	return damaged(path, strings.Join(found, "; "))
+}
+
+// setMode chooses how commits are made, and makes sure of it: SQLite keeps
+// silent where it cannot do as it was told.
+func setMode(ctx context.Context, c *sql.Conn, mode string) error {
+	var is string
+	if err := c.QueryRowContext(ctx, "PRAGMA journal_mode = "+mode).Scan(&is); err != nil {
+		return err
+	}
+	var synchronous int
+	if err := c.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous); err != nil {
+		return err
+	}
+	const full = 2
+	if is != mode || synchronous != full {
+		return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal_mode", "asked for %s and got %s with synchronous = %d", mode, is, synchronous).
+			WithHint(`put the journal on a local disk (key "journal"), or set "journal_mode":"delete"`)
+	}
+	return nil
+}

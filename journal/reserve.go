@@ -1,0 +1,65 @@
+package journal
+
+import (
+	"crypto/rand"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// reserveSize is what is set aside unless Options say otherwise.
+const reserveSize = 4 << 20
+
+// A reserve is space set aside on the disk, so that the ends of running
+// commands can be written when everything else is full.
+type reserve struct {
+	path string
+	size int64
+	set  bool
+}
+
+// keep sets the space aside where there is enough of it. Random bytes, because
+// a file system that compresses would give nothing back for zeros.
+func (r *reserve) keep() {
+	if r.size < 0 || r.set {
+		return
+	}
+	if fi, err := os.Stat(r.path); err == nil && fi.Size() == r.size {
+		r.set = true
+		return
+	}
+	if free, err := available(filepath.Dir(r.path)); err != nil || free < 2*r.size {
+		return
+	}
+	b := make([]byte, r.size)
+	rand.Read(b)
+	if err := os.WriteFile(r.path, b, 0o600); err != nil {
+		r.free()
+		return
+	}
+	r.set = true
+}
+
+// free gives the space back and reports whether there was any. The file is cut
+// first: a full ZFS may refuse to remove it.
+func (r *reserve) free() bool {
+	r.set = false
+	if err := os.Truncate(r.path, 0); err != nil {
+		return false
+	}
+	return os.Remove(r.path) == nil
+}
+
+// available is the room on the file system of dir, in bytes.
+func available(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * int64(s.Bsize), nil
+}
+
+// RestoreReserve sets the reserve aside again after the disk was full. It is
+// called from time to time while all is well.
+func (j *Journal) RestoreReserve() { j.reserve.keep() }
