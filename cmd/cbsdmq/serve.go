@@ -291,4 +291,3 @@ func openLog(name string) (poolLog, error) {
 	}
 	return poolLog{log: slog.New(slog.NewTextHandler(w, nil)), Closer: c}, nil
 }
-

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cbsd/cbsdmq/agent"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/all"
+	"github.com/cbsd/cbsdmq/bus/mem"
+	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
+	"github.com/cbsd/cbsdmq/internal/proc"
+	"github.com/cbsd/cbsdmq/journal"
+	"github.com/cbsd/cbsdmq/runner"
+)
+
+const command = "/bin/true" // in place of cbsd
+
+// A bench is one run of the program.
+type bench struct {
+	o      options
+	dir    string
+	binary string // of cbsdmq
+	n      int
+}
+
+// A service is a pool that is served, as its client sees it.
+type service struct {
+	pool  string
+	bus   *bus.Bus
+	tube  string
+	reply string
+	agent int // pid, 0 = this process
+	run   int // pid of the runner
+	log   string
+	undo  []func()
+}
+
+func (s *service) close() {
+	for i := len(s.undo) - 1; i >= 0; i-- {
+		s.undo[i]()
+	}
+}
+
+// workers are enough for what is in flight, as an operator would set them.
+func workers(inFlight int) int { return max(16, inFlight) }
+
+// pool makes a fresh simulated pool below the bench's directory.
+func (b *bench) pool() (dir string, err error) {
+	b.n++
+	dir = filepath.Join(b.dir, fmt.Sprintf("pool%d", b.n))
+	return dir, cbsdsim.Init(dir, "bench.local")
+}
+
+// memory serves a pool in this process, on the in-memory bus. The runner is a
+// process of its own, as always.
+func (b *bench) memory(ctx context.Context, inFlight int) (_ *service, err error) {
+	s := &service{pool: "bench", tube: "jobs", reply: "reply"}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	dir, err := b.pool()
+	if err != nil {
+		return nil, err
+	}
+	runDir := filepath.Join(dir, "run")
+	pool, err := cbsd.Open(ctx, cbsd.Config{CBSD: command, Workdir: dir, RunDir: runDir})
+	if err != nil {
+		return nil, err
+	}
+	s.undo = append(s.undo, func() { pool.Close() })
+	boot, err := proc.BootID()
+	if err != nil {
+		return nil, err
+	}
+	j, err := journal.Open(ctx, journal.Options{
+		Path: filepath.Join(dir, "journal", "journal.sqlite"), State: filepath.Join(dir, "state"), Host: "bench", Boot: boot,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.undo = append(s.undo, func() { j.Close() })
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	broker := mem.New(mem.Options{})
+	s.bus = bus.New(broker.Driver(), bus.Options{})
+	server := agent.New(agent.Config{
+		Pool: s.pool, Host: "bench", Boot: boot, Command: command, Journal: j, CBSD: pool,
+		Endpoints: []agent.Endpoint{{Name: "mem", Bus: s.bus, Tube: s.tube, Prefix: s.reply, Timeout: 5 * time.Second}},
+		Dial: func(ctx context.Context) (agent.Runner, error) {
+			r, err := runner.Ensure(ctx, runner.Config{Dir: runDir}, exe, []string{"-runner", runDir})
+			if err == nil {
+				s.run = r.PID()
+			}
+			return r, err
+		},
+		Workers: workers(inFlight), Readers: workers(inFlight), Backlog: 1000, ReplyTTL: time.Hour,
+		Limits: journal.Limits{Results: time.Hour, IDs: 24 * time.Hour}, Log: quiet,
+	})
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(serving) }()
+	s.undo = append(s.undo, func() {
+		cancel()
+		<-done
+		s.bus.Close()
+		end(s.run)
+	})
+	return s, nil
+}
+
+// beanstalkd serves a pool by processes of their own; f is beanstalkd's flag
+// -f, "" for no binlog.
+func (b *bench) beanstalkd(f string) func(context.Context, int) (*service, error) {
+	return func(ctx context.Context, inFlight int) (*service, error) {
+		addr, err := freeAddr()
+		if err != nil {
+			return nil, err
+		}
+		_, port, _ := net.SplitHostPort(addr)
+		args := []string{"-l", "127.0.0.1", "-p", port}
+		if f != "" {
+			b.n++
+			dir := filepath.Join(b.dir, fmt.Sprintf("binlog%d", b.n))
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				return nil, err
+			}
+			args = append(args, "-b", dir, "-f", f)
+		}
+		broker := exec.Command("beanstalkd", args...)
+		if err := broker.Start(); err != nil {
+			return nil, fmt.Errorf("starting beanstalkd (apt-get install beanstalkd): %w", err)
+		}
+		stop := func() { end(broker.Process.Pid); broker.Wait() }
+		if err := answers(ctx, addr); err != nil {
+			stop()
+			return nil, err
+		}
+		s, err := b.serve(ctx, inFlight, 1, map[string]any{"broker": "beanstalkd", "beanstalkd": map[string]any{"uri": addr}})
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		s.undo = append([]func(){stop}, s.undo...)
+		return s, nil
+	}
+}
+
+// nats serves a pool whose agent runs the embedded broker.
+func (b *bench) nats(ctx context.Context, inFlight int) (*service, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	b.n++
+	dir := filepath.Join(b.dir, fmt.Sprintf("nats%d", b.n))
+	return b.serve(ctx, inFlight, 1, map[string]any{
+		"broker": "nats", "nats": map[string]any{"uri": "embedded", "embedded_dir": dir, "embedded_listen": addr},
+	})
+}
+
+// serve starts `cbsdmq agent` for n pools and waits until it answers. The
+// service is the first of them.
+func (b *bench) serve(ctx context.Context, inFlight, n int, with map[string]any) (_ *service, err error) {
+	s := &service{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	state := filepath.Join(b.dir, fmt.Sprintf("state%d", b.n))
+	s.log = state + ".log"
+	var configs []string
+	for range n {
+		dir, err := b.pool()
+		if err != nil {
+			return nil, err
+		}
+		file := map[string]any{
+			"cbsdenv": dir, "cbsd": command, "logfile": s.log, "state_dir": state,
+			"workers": workers(inFlight), "readers": workers(inFlight),
+		}
+		for k, v := range with {
+			file[k] = v
+		}
+		text, err := json.Marshal(file)
+		if err != nil {
+			return nil, err
+		}
+		name := dir + ".json"
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			return nil, err
+		}
+		configs = append(configs, "--config", name)
+	}
+	cmd := exec.Command(b.binary, append([]string{"agent"}, configs...)...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s.agent = cmd.Process.Pid
+	s.undo = append(s.undo, func() { end(s.run) }, func() { end(s.agent); cmd.Wait() })
+	return s, b.connect(ctx, s, configs[1])
+}
+
+// connect opens the pool of a configuration file as a client, and waits for its
+// agent.
+func (b *bench) connect(ctx context.Context, s *service, file string) error {
+	cfg, section, err := loadSection(file)
+	if err != nil {
+		return err
+	}
+	s.pool, s.tube, s.reply = cfg.Pool, section.Tube, section.ReplyTubePrefix
+	opener := &all.Opener{ClientOnly: true, Log: quiet}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		var closer io.Closer
+		s.bus, closer, err = opener.Open(ctx, section.Kind, section.Config)
+		if err != nil {
+			return err
+		}
+		if _, err = s.bus.Inspect(ctx, bus.Tube{Name: s.tube}); err == nil {
+			s.undo = append(s.undo, func() { closer.Close() })
+			break
+		}
+		closer.Close()
+		if ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if _, err := s.roundTrips(ctx, 1, 1, false); err != nil {
+		return fmt.Errorf("the first job: %w", err)
+	}
+	r, err := runner.Dial(ctx, runner.Config{Dir: cfg.RunDir})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	s.run = r.PID()
+	return nil
+}
+
+func end(pid int) {
+	if pid > 0 {
+		syscall.Kill(pid, syscall.SIGTERM)
+		for range 100 {
+			if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func answers(ctx context.Context, addr string) error {
+	for {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			return c.Close()
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// memoryOf is the resident memory of a process in bytes, from Linux's
+// /proc/PID/statm.
+func memoryOf(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	f := strings.Fields(string(b))
+	pages, err := strconv.ParseInt(f[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err
+}

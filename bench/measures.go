@@ -1,0 +1,406 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/config"
+)
+
+// raw is how many times a second four workers start and wait for the command.
+func (b *bench) raw(ctx context.Context) (float64, error) {
+	var wg sync.WaitGroup
+	counts := make([]int, 4)
+	errs := make([]error, 4)
+	begin := time.Now()
+	for i := range counts {
+		wg.Go(func() {
+			for time.Since(begin) < b.o.length && errs[i] == nil {
+				errs[i] = forkExec()
+				counts[i]++
+			}
+		})
+	}
+	wg.Wait()
+	n := 0
+	for i, c := range counts {
+		n += c
+		if errs[i] != nil {
+			return 0, errs[i]
+		}
+	}
+	return float64(n) / time.Since(begin).Seconds(), ctx.Err()
+}
+
+func forkExec() error {
+	pid, err := syscall.ForkExec(command, []string{command}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
+	if err != nil {
+		return err
+	}
+	_, err = syscall.Wait4(pid, nil, 0, nil)
+	return err
+}
+
+// rate is jobs per second end to end. With guests each job has one of its own
+// and changes it, so that the state is read before and after.
+func (b *bench) rate(serve func(context.Context, int) (*service, error), inFlight int, guests bool) func(context.Context) (float64, error) {
+	return func(ctx context.Context) (float64, error) {
+		s, err := serve(ctx, inFlight)
+		if err != nil {
+			return 0, err
+		}
+		defer s.close()
+		if _, err := s.roundTrips(ctx, inFlight, 200, guests); err != nil { // warm up
+			return 0, err
+		}
+		n, begin := 0, time.Now()
+		for time.Since(begin) < b.o.length {
+			if _, err := s.roundTrips(ctx, inFlight, 500, guests); err != nil {
+				return 0, err
+			}
+			n += 500
+		}
+		return float64(n) / time.Since(begin).Seconds(), nil
+	}
+}
+
+// latency is the median time in seconds of a job when it is the only one.
+func (b *bench) latency(ctx context.Context) (float64, error) {
+	s, err := b.beanstalkd("")(ctx, 1)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	if _, err := s.roundTrips(ctx, 1, 50, false); err != nil {
+		return 0, err
+	}
+	took, err := s.roundTrips(ctx, 1, 400, false)
+	if err != nil {
+		return 0, err
+	}
+	return took[len(took)/2].Seconds(), nil
+}
+
+// roundTrips runs n jobs with so many in flight and returns how long each took,
+// sorted. The client puts and reads in batches, as large as they come.
+func (s *service) roundTrips(ctx context.Context, inFlight, n int, guests bool) ([]time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	number := 1<<52 + rand.Uint64N(1<<52)
+	box := bus.Tube{Name: bus.MailboxName(s.reply, number), Kind: bus.Mailbox}
+	c, err := s.bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{box}})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	sent := make(map[string]time.Time, inFlight)
+	took := make([]time.Duration, 0, n)
+	for put := 0; len(took) < n; {
+		var ms []bus.Message
+		for ; put < n && len(sent) < inFlight; put++ {
+			job := cbsdmq.Job{Command: "jls", JobID: number, Meta: &cbsdmq.Meta{V: cbsdmq.MetaVersion, ID: ulid.Make().String()}}
+			if guests {
+				job.Command, job.Args = "bstop", []cbsdmq.Arg{{Name: "jname", Value: "guest" + strconv.Itoa(put)}}
+			}
+			body, err := json.Marshal(job)
+			if err != nil {
+				return nil, err
+			}
+			ms = append(ms, bus.Message{Tube: bus.Tube{Name: s.tube}, Body: body})
+			sent[cbsdmq.PrintedID(s.pool, job.Meta.ID)] = time.Now()
+		}
+		for _, r := range s.bus.Put(ctx, ms...) {
+			if r.Err != nil {
+				return nil, r.Err
+			}
+		}
+		ds, err := c.Receive(ctx, inFlight)
+		if err != nil {
+			return nil, fmt.Errorf("after %d of %d jobs: %w", len(took), n, err)
+		}
+		for _, d := range ds {
+			r, err := cbsdmq.ParseReply(d.Body)
+			if err != nil {
+				return nil, err
+			}
+			if r.State != cbsdmq.Done {
+				return nil, fmt.Errorf("a job ended %s: %s", r.State, r.Reason)
+			}
+			if at, ok := sent[r.ID]; ok {
+				took = append(took, time.Since(at))
+				delete(sent, r.ID)
+			}
+		}
+		if err := c.Ack(ctx, ds...); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(took)
+	return took, nil
+}
+
+// floor is what a job with no control plane at all would take: two messages
+// through the broker, two synced writes, one command.
+func (b *bench) floor(ctx context.Context) (float64, error) {
+	s, err := b.beanstalkd("")(ctx, 1)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	tube := bus.Tube{Name: "floor"}
+	c, err := s.bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{tube}})
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	f, err := os.Create(filepath.Join(b.dir, "floor"))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	body := make([]byte, 300)
+	if _, err := f.Write(make([]byte, 1<<20)); err != nil {
+		return 0, err
+	}
+	var took []time.Duration
+	for i := range 400 {
+		begin := time.Now()
+		for range 2 {
+			if r := s.bus.Put(ctx, bus.Message{Tube: tube, Body: body}); r[0].Err != nil {
+				return 0, r[0].Err
+			}
+			ds, err := c.Receive(ctx, 1)
+			if err != nil {
+				return 0, err
+			}
+			if err := c.Ack(ctx, ds...); err != nil {
+				return 0, err
+			}
+			if _, err := f.WriteAt(body, int64(i%1000)*1000); err != nil {
+				return 0, err
+			}
+			if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+				return 0, err
+			}
+		}
+		if err := forkExec(); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(begin))
+	}
+	slices.Sort(took)
+	return took[len(took)/2].Seconds(), nil
+}
+
+// natsAlone is how many messages a second go through the embedded broker there
+// and back with 16 in flight, while each batch is written and synced twice as
+// the journal does.
+func (b *bench) natsAlone(ctx context.Context) (float64, error) {
+	s, err := b.nats(ctx, 16)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	there, back := bus.Tube{Name: "alone"}, bus.Tube{Name: "alone_reply1", Kind: bus.Mailbox}
+	in, err := s.bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{there}})
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	out, err := s.bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{back}})
+	if err != nil {
+		return 0, err
+	}
+	defer out.Close()
+	f, err := os.Create(filepath.Join(b.dir, "alone"))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() { // the agent's part
+		for {
+			ds, err := in.Receive(ctx, 64)
+			if err != nil {
+				return
+			}
+			ms := make([]bus.Message, len(ds))
+			for i := range ds {
+				ms[i] = bus.Message{Tube: back, Body: ds[i].Body, TTL: time.Hour}
+			}
+			for range 2 {
+				if _, err := f.WriteAt(make([]byte, 300*len(ds)), 0); err == nil {
+					err = syscall.Fdatasync(int(f.Fd()))
+				}
+			}
+			if err := in.Ack(ctx, ds...); err != nil {
+				failed <- err
+				return
+			}
+			s.bus.Put(ctx, ms...)
+		}
+	}()
+	n, flying, begin := 0, 0, time.Now()
+	for time.Since(begin) < b.o.length {
+		var ms []bus.Message
+		for ; flying < 16; flying++ {
+			ms = append(ms, bus.Message{Tube: there, Body: make([]byte, 300)})
+		}
+		for _, r := range s.bus.Put(ctx, ms...) {
+			if r.Err != nil {
+				return 0, r.Err
+			}
+		}
+		ds, err := out.Receive(ctx, 16)
+		if err != nil {
+			return 0, err
+		}
+		if err := out.Ack(ctx, ds...); err != nil {
+			return 0, err
+		}
+		n += len(ds)
+		flying -= len(ds)
+	}
+	return float64(n) / time.Since(begin).Seconds(), nil
+}
+
+// footprint is the memory of agent and runner in MB.
+func (s *service) footprint() (float64, error) {
+	a, err := memoryOf(s.agent)
+	if err != nil {
+		return 0, err
+	}
+	r, err := memoryOf(s.run)
+	return float64(a+r) / (1 << 20), err
+}
+
+// bigOutput is by how much memory grows over a job that prints 50 MB. The
+// command is a script in place of /bin/true.
+func (b *bench) bigOutput(ctx context.Context) (float64, error) {
+	s, err := b.beanstalkd("")(ctx, 1)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	if _, err := s.roundTrips(ctx, 16, 1000, false); err != nil {
+		return 0, err
+	}
+	before, err := s.footprint()
+	if err != nil {
+		return 0, err
+	}
+	big := filepath.Join(b.dir, "big")
+	if err := os.WriteFile(big, []byte("#!/bin/sh\nhead -c 52428800 /dev/zero | tr '\\0' x\n"), 0o700); err != nil {
+		return 0, err
+	}
+	// The file of the pool that is served now is the newest.
+	file := filepath.Join(b.dir, fmt.Sprintf("pool%d.json", b.n))
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), command, big, 1)), 0o600); err != nil {
+		return 0, err
+	}
+	if err := syscall.Kill(s.agent, syscall.SIGHUP); err != nil {
+		return 0, err
+	}
+	time.Sleep(time.Second) // it reads the file again; until then the job would print nothing
+	if _, err := s.roundTrips(ctx, 1, 1, false); err != nil {
+		return 0, err
+	}
+	after, err := s.footprint()
+	return after - before, err
+}
+
+// idle is the share in percent of a core that an agent with ten pools takes
+// when nothing happens, and how many lines it logs meanwhile.
+func (b *bench) idle(ctx context.Context) (core float64, lines int, err error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return 0, 0, err
+	}
+	s, err := b.serve(ctx, 1, 10, map[string]any{
+		"broker": "nats", "nats": map[string]any{"uri": "embedded", "embedded_dir": filepath.Join(b.dir, "idle"), "embedded_listen": addr},
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer s.close()
+	const length = 10 * time.Second
+	time.Sleep(time.Second)
+	lines0, cpu0 := logLines(s.log), cpuOf(s.agent)+cpuOf(s.run)
+	select {
+	case <-time.After(length):
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+	cpu := cpuOf(s.agent) + cpuOf(s.run) - cpu0
+	return 100 * cpu.Seconds() / length.Seconds(), logLines(s.log) - lines0, nil
+}
+
+func logLines(file string) int {
+	b, _ := os.ReadFile(file)
+	return strings.Count(string(b), "\n")
+}
+
+// cpuOf is the processor time of a process, from Linux's /proc/PID/stat, in
+// ticks of 10 ms.
+func cpuOf(pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	u, _ := strconv.Atoi(f[11])
+	s, _ := strconv.Atoi(f[12])
+	return time.Duration(u+s) * 10 * time.Millisecond
+}
+
+// growth is by how many MB agent and runner grow from 1,000 to 200,000 jobs.
+func (b *bench) growth(ctx context.Context) (float64, error) {
+	s, err := b.beanstalkd("")(ctx, 64)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	if _, err := s.roundTrips(ctx, 64, 1000, false); err != nil {
+		return 0, err
+	}
+	before, err := s.footprint()
+	if err != nil {
+		return 0, err
+	}
+	for range 199 {
+		if _, err := s.roundTrips(ctx, 64, 1000, false); err != nil {
+			return 0, err
+		}
+	}
+	after, err := s.footprint()
+	return after - before, err
+}
+
+func loadSection(file string) (*config.Config, config.Section, error) {
+	cfg, _, err := config.Load(file)
+	if err != nil {
+		return nil, config.Section{}, err
+	}
+	return cfg, cfg.Buses()[0], nil
+}

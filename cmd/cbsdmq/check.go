@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/all"
+	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/config"
+	"github.com/cbsd/cbsdmq/journal"
+)
+
+func newCheckCommand(g *globals) *cobra.Command {
+	var configs []string
+	cmd := &cobra.Command{
+		Use:   "check [--config FILE ...]",
+		Short: "Say what is wrong before anything is started",
+		Long: `Look at everything that an agent needs, and change nothing: the configuration,
+the workdir, cbsd's version and whether key=value arguments and workdir= work on
+it, the broker and what it keeps over a restart, other consumers on the tube, and
+the journal.
+
+Without --config all pools are checked that ` + "`cbsdmq pools`" + ` finds.
+
+Exit status: 0 if an agent can serve every pool, warnings included; 78 if not.`,
+		Example: `  cbsdmq check
+  cbsdmq check --config /usr/local/etc/cbsdmq/pool1.json
+  cbsdmq check -o json | jq 'select(.level != "ok")'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(configs) == 0 {
+				pools := config.Find(g.places())
+				for _, name := range pools.Names() {
+					found, err := pools.Get(name)
+					if err != nil {
+						return err
+					}
+					configs = append(configs, found.File)
+				}
+				if len(configs) == 0 {
+					_, err := pools.Get("")
+					return err
+				}
+			}
+			fatal := false
+			for _, file := range configs {
+				c := checker{g: g, file: file}
+				c.check(cmd.Context())
+				fatal = fatal || c.fatal
+				if c.err != nil {
+					return c.err
+				}
+			}
+			if fatal {
+				return exit(cbsdmq.ExitBadConfig)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringArrayVarP(&configs, "config", "c", nil, "configuration `file` of a pool; may be given several times")
+	return cmd
+}
+
+// A checker looks at one pool and prints what it finds.
+type checker struct {
+	g     *globals
+	file  string
+	pool  string
+	fatal bool
+	err   error // of printing
+}
+
+func (c *checker) say(level cbsd.Level, about, text, hint string) {
+	c.fatal = c.fatal || level == cbsd.Fatal
+	if c.err != nil {
+		return
+	}
+	if c.g.json() {
+		c.err = c.g.print(struct {
+			Pool  string     `json:"pool"`
+			Level cbsd.Level `json:"level"`
+			About string     `json:"about"`
+			Text  string     `json:"text"`
+			Hint  string     `json:"hint,omitempty"`
+		}{c.pool, level, about, text, hint})
+		return
+	}
+	_, c.err = fmt.Fprintf(c.g.stdout, "%-8s %s: %s: %s\n", level, c.pool, about, text)
+	if hint != "" && c.err == nil {
+		_, c.err = fmt.Fprintf(c.g.stdout, "%-8s   hint: %s\n", "", hint)
+	}
+}
+
+// bad reports an error, each one of those that were joined by itself.
+func (c *checker) bad(about string, err error) {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range many.Unwrap() {
+			c.bad(about, err)
+		}
+		return
+	}
+	c.say(cbsd.Fatal, about, err.Error(), cbsdmq.HintOf(err))
+}
+
+func (c *checker) check(ctx context.Context) {
+	c.pool = filepath.Base(c.file)
+	cfg, warnings, err := config.Load(c.file)
+	for _, w := range warnings {
+		c.say(cbsd.Warning, "configuration", w.String(), "")
+	}
+	if err == nil {
+		err = cfg.ValidateAgent()
+	}
+	if err != nil {
+		c.bad("configuration", err)
+		return
+	}
+	c.pool = cfg.Pool
+	c.say(cbsd.OK, "configuration", c.file, "")
+	c.checkCBSD(ctx, cfg)
+	served := c.checkJournal(ctx, cfg)
+	for _, s := range cfg.Buses() {
+		c.checkBroker(ctx, s, served)
+	}
+}
+
+func (c *checker) checkCBSD(ctx context.Context, cfg *config.Config) {
+	tmp, err := os.MkdirTemp("", "cbsdmq-check-")
+	if err != nil {
+		c.bad("cbsd", err)
+		return
+	}
+	defer os.RemoveAll(tmp)
+	elsewhere := *cfg
+	elsewhere.RunDir = tmp // an agent makes its own
+	pool, err := openCBSD(ctx, &elsewhere, c.g.log())
+	if err != nil {
+		c.bad("cbsd", err)
+		return
+	}
+	defer pool.Close()
+	for _, f := range pool.Probe(ctx).Findings {
+		c.say(f.Level, f.About, f.Text, f.Hint)
+	}
+}
+
+// checkJournal reports whether an agent serves the pool now.
+func (c *checker) checkJournal(ctx context.Context, cfg *config.Config) (served bool) {
+	holder, served, err := journal.Served(cfg.Journal)
+	if err != nil {
+		c.bad("journal", err)
+		return false
+	}
+	if served {
+		c.say(cbsd.OK, "journal", fmt.Sprintf("an agent serves the pool: pid %d on %s since %s",
+			holder.PID, holder.Host, holder.Since.Format(time.DateTime)), "")
+	}
+	switch err := journal.Verify(ctx, cfg.Journal, cfg.JournalMode); {
+	case errors.Is(err, fs.ErrNotExist):
+		c.say(cbsd.OK, "journal", cfg.Journal+" does not exist yet; the agent makes it", "")
+	case err != nil:
+		c.bad("journal", err)
+	case !served:
+		c.say(cbsd.OK, "journal", cfg.Journal, "")
+	}
+	return served
+}
+
+func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool) {
+	about := s.Name
+	if s.URI == config.Embedded {
+		c.say(cbsd.Warning, about, "the pool is on an embedded broker", "it cannot move to another host; name a broker that other hosts reach to change that")
+		if _, err := os.Stat(filepath.Join(s.EmbeddedDir, "address")); err != nil {
+			c.say(cbsd.OK, about, "the embedded broker does not run; the agent, or `cbsdmq broker`, starts it", "")
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	opener := &all.Opener{ClientOnly: true}
+	b, closer, err := opener.Open(ctx, s.Kind, s.Config)
+	if err != nil {
+		c.bad(about, err)
+		return
+	}
+	defer closer.Close()
+	info, err := b.Inspect(ctx, bus.Tube{Name: s.Tube})
+	if err != nil {
+		hint := cbsdmq.HintOf(err)
+		if slip := portSlip(ctx, s); slip != "" {
+			hint = slip
+		}
+		c.say(cbsd.Fatal, about, fmt.Sprintf("%s: %v", b.Addr(), err), hint)
+		return
+	}
+	c.say(cbsd.OK, about, fmt.Sprintf("%s at %s, tube %s: %d waiting", info.Server, b.Addr(), s.Tube, info.Ready), "")
+	if !info.Durable {
+		c.say(cbsd.Warning, about, "messages that wait on the broker may be lost when it restarts", info.Advice)
+	}
+	if info.MaxBody > 0 && info.MaxBody < cbsdmq.JobMax-2 { // with a binlog beanstalkd takes two less
+		c.say(cbsd.Warning, about, fmt.Sprintf("it takes messages of at most %d bytes", info.MaxBody),
+			fmt.Sprintf("set its limit to %d or more (beanstalkd: -z)", cbsdmq.JobMax))
+	}
+	mine := 0
+	if served {
+		mine = 1
+	}
+	if info.Consumers > mine {
+		c.say(cbsd.Warning, about, fmt.Sprintf("%d other consumers on tube %s", info.Consumers-mine, s.Tube),
+			"stop the other agent first (bs_router, cbsd-mq-router): it would take a part of the jobs")
+	}
+}
+
+// portSlip knows the typing error of a well-known article: 1130 for 11300.
+func portSlip(ctx context.Context, s config.Section) string {
+	if s.Kind != "beanstalkd" || !strings.HasSuffix(s.URI, ":1130") {
+		return ""
+	}
+	var d net.Dialer
+	right := s.URI + "0"
+	conn, err := d.DialContext(ctx, "tcp", right)
+	if err != nil {
+		return "beanstalkd's port is 11300, not 1130"
+	}
+	conn.Close()
+	return fmt.Sprintf("something answers at %s: beanstalkd's port is 11300, not 1130", right)
+}
