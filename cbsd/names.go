@@ -106,10 +106,10 @@ func Redact(name string) bool {
 	if strings.HasPrefix(name, "ci_user_pw") {
 		return true
 	}
-	for _, part := range []string{"password", "passwd", "secret", "token", "private_key", "_key", "_pw", "_pass", "apikey"} {
+	for _, part := range []string{"password", "passwd", "secret", "token", "private_key", "apikey"} {
 		if strings.Contains(name, part) {
 			return true
 		}
 	}
-	return false
+	return strings.HasSuffix(name, "_key") || strings.HasSuffix(name, "_pw") || strings.HasSuffix(name, "_pass")
 }

@@ -1,0 +1,127 @@
+package cbsd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
+)
+
+// The test binary is the simulated cbsd too, under that name.
+func TestMain(m *testing.M) {
+	if cbsdsim.Called(os.Args[0], os.Environ()) {
+		os.Exit(cbsdsim.Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// simPool is a fresh simulated environment.
+func simPool(t testing.TB, change ...func(*Config)) *Pool {
+	t.Helper()
+	dir := t.TempDir()
+	workdir := filepath.Join(dir, "pool1")
+	if err := cbsdsim.Init(workdir, "node1.example.org"); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := filepath.Join(dir, "cbsd")
+	if err := os.Symlink(self, command); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{CBSD: command, Workdir: workdir, RunDir: filepath.Join(dir, "run")}
+	for _, f := range change {
+		f(&cfg)
+	}
+	return openPool(t, cfg)
+}
+
+func openPool(t testing.TB, cfg Config) *Pool {
+	t.Helper()
+	p, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.host.dist = filepath.Join(t.TempDir(), "dist") // whatever is installed on this machine
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// parseJob makes a job of a command line: name=value and words.
+func parseJob(line ...string) cbsdmq.Job {
+	job := cbsdmq.Job{Command: line[0]}
+	var words []string
+	for _, f := range line[1:] {
+		if name, value, ok := strings.Cut(f, "="); ok {
+			job.Args = append(job.Args, cbsdmq.Arg{Name: name, Value: value})
+		} else {
+			words = append(words, f)
+		}
+	}
+	if words != nil {
+		job.Meta = &cbsdmq.Meta{V: cbsdmq.MetaVersion, Words: words}
+	}
+	return job
+}
+
+func mustPlan(t testing.TB, p *Pool, line ...string) Plan {
+	t.Helper()
+	plan, err := p.Plan(parseJob(line...))
+	if err != nil {
+		t.Fatalf("%v: %v (%s)", line, err, cbsdmq.HintOf(err))
+	}
+	return plan
+}
+
+// execute runs plan as an agent would.
+func execute(t testing.TB, p *Pool, plan Plan) (Exit, []byte) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, p.cfg.CBSD, plan.Argv...)
+	cmd.Env, cmd.Dir = p.Env("pool1/1", plan), p.Dir()
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	cmd.WaitDelay = 10 * time.Second
+	err := cmd.Run()
+	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		t.Fatalf("%v: %v", plan.Argv, err)
+	}
+	return Exit{Code: cmd.ProcessState.ExitCode()}, stdout.Bytes()
+}
+
+// do plans and runs a command line and judges it.
+func do(t testing.TB, p *Pool, line ...string) Verdict {
+	t.Helper()
+	plan := mustPlan(t, p, line...)
+	before, err := p.Before(t.Context(), plan)
+	if err != nil {
+		t.Fatalf("%v: %v", line, err)
+	}
+	exit, out := execute(t, p, plan)
+	v := p.After(t.Context(), plan, before, exit, out)
+	t.Logf("cbsd %s: exit %d -> %+v\n%s", strings.Join(line, " "), exit.Code, v, out)
+	return v
+}
+
+// must is do for a command that prepares something.
+func must(t testing.TB, p *Pool, line ...string) {
+	t.Helper()
+	if v := do(t, p, line...); v.ErrCode != 0 {
+		t.Fatalf("cbsd %v: %+v", line, v)
+	}
+}
