@@ -34,6 +34,16 @@ func exit(status int) error {
 	return &exitError{status: status}
 }
 
+// A usageError is about arguments that were not understood.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usage(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
 // asAgent gives a bad configuration the exit status of the original agent.
 func asAgent(err error) error {
 	if cbsdmq.CodeOf(err) == cbsdmq.CodeBadConfig {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -51,7 +52,7 @@ signal n, 1 anything else.`,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			if g.format != "text" && g.format != "json" {
-				return cbsdmq.Errorf(cbsdmq.CodeRefused, "--output", "%q is neither text nor json", g.format)
+				return usage("--output: %q is neither text nor json", g.format)
 			}
 			return nil
 		},
@@ -67,8 +68,11 @@ signal n, 1 anything else.`,
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"jobs", "Jobs:", []*cobra.Command{}},
-		{"pools", "Pools:", []*cobra.Command{}},
+		{"jobs", "Jobs:", []*cobra.Command{
+			newRunCommand(g), newSubmitCommand(g), newFollowCommand(g), newOutputCommand(g),
+			newCancelCommand(g), newJobsCommand(g), newHeldCommand(g),
+		}},
+		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
 			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g),
 		}},
@@ -105,11 +109,13 @@ func (g *globals) execute(args []string) int {
 	root := newRootCommand(g)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(context.Background())
-	if err != nil && !g.began {
-		err = &exitError{status: cbsdmq.ExitRefused, err: err}
-		defer fmt.Fprintf(g.stderr, "hint: %s --help\n", cmd.CommandPath())
+	_, misused := errors.AsType[*usageError](err)
+	if err == nil || g.began && !misused {
+		return g.fail(err)
 	}
-	return g.fail(err)
+	printError(g.stderr, err)
+	fmt.Fprintf(g.stderr, "hint: %s --help\n", cmd.CommandPath())
+	return cbsdmq.ExitRefused
 }
 
 // places is where to look for pools.

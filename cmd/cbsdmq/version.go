@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -21,7 +22,7 @@ func versionOf(release string) string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		built = info.Main.Version
 	}
-	return cmp.Or(release, built, "devel")
+	return cmp.Or(release, strings.Trim(built, "()"), "devel")
 }
 
 func newVersionCommand(g *globals) *cobra.Command {

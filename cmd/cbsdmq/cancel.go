@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cbsd/cbsdmq"
+)
+
+func newCancelCommand(g *globals) *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use:   "cancel ID",
+		Short: "End a job, or keep it from beginning",
+		Long: `End a job, and wait until it has ended; or keep it from beginning, also where the
+agent does not have it yet.
+
+A command that runs gets SIGTERM and, where it does not heed that, SIGKILL after
+kill_grace. Exit status 0 when the job was cancelled, 1 when it had ended before.`,
+		Example:           `  cbsdmq cancel pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: g.completeJob,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := t.within(cmd.Context())
+			defer cancel()
+			id := args[0]
+			pool, err := t.ofJob(g, id)
+			if err != nil {
+				return err
+			}
+			s, err := g.open(ctx, pool, &t)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if err := s.Cancel(ctx, id); err != nil {
+				return err
+			}
+			final, err := s.Follow(ctx, id, 0, nil)
+			switch {
+			case cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound:
+				warn(g.stderr, "the agent does not have the job yet: it ends cancelled when it comes")
+				return nil
+			case err != nil:
+				return err
+			}
+			if g.json() {
+				if err := g.print(reportOf(id, final)); err != nil {
+					return err
+				}
+			} else {
+				fmt.Fprintf(g.stdout, "%s %s\n", id, final.State)
+			}
+			if final.State != cbsdmq.Cancelled {
+				return cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "it had ended before the signal reached it")
+			}
+			return nil
+		},
+	}
+	t.flags(cmd)
+	return cmd
+}

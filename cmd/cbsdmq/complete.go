@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/client"
+	"github.com/cbsd/cbsdmq/config"
+)
+
+// A person who presses Tab waits no longer than completeWait for the newest
+// completeJobs jobs of each pool.
+const (
+	completeWait = time.Second
+	completeJobs = 20
+)
+
+// completePool completes the first argument to the name of a pool.
+func (g *globals) completePool(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 || cmd.Flags().Changed("config") {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return config.Find(g.places()).Names(), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeJob completes to the id of a job: first to the pool, then to those of
+// its newest jobs.
+func (g *globals) completeJob(_ *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	pools := config.Find(g.places())
+	name, _, ok := strings.Cut(begun, "/")
+	if !ok && len(pools.Names()) > 1 {
+		var list []cobra.Completion
+		for _, n := range pools.Names() {
+			list = append(list, n+"/")
+		}
+		return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
+	if !ok && len(pools.Found) > 0 {
+		name = pools.Found[0].Name
+	}
+	pool, err := pools.Get(name)
+	if err != nil || pool.Config.Validate() != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), completeWait)
+	defer cancel()
+	jobs, _ := g.askJobs(ctx, pool, client.Options{}, completeJobs, "")
+	var list []cobra.Completion
+	for _, j := range jobs {
+		list = append(list, cobra.CompletionWithDesc(j.ID, described(j)))
+	}
+	return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+func described(j cbsdmq.JobInfo) string {
+	return strings.Join(strings.Fields(j.Command+" "+j.Guest+" "+string(j.State)), " ")
+}

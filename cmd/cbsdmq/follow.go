@@ -1,0 +1,44 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func newFollowCommand(g *globals) *cobra.Command {
+	var t target
+	var from int64
+	cmd := &cobra.Command{
+		Use:   "follow ID",
+		Short: "Print a job's output as it comes, from its beginning",
+		Long: `Print the output of a job from its beginning, wait for its end, and exit as run
+does. Any number of people can follow a job, from any machine, until what is
+known of it is dropped.`,
+		Example: `  cbsdmq follow pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G
+  cbsdmq follow --from 4096 pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G
+  cbsdmq follow -o json pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: g.completeJob,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := t.within(cmd.Context())
+			defer cancel()
+			pool, err := t.ofJob(g, args[0])
+			if err != nil {
+				return err
+			}
+			s, err := g.open(ctx, pool, &t)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			w := &watch{g: g, s: s, id: args[0], have: from}
+			final, err := w.run(ctx, !g.json())
+			if err != nil {
+				return err
+			}
+			return g.finish(args[0], final, true)
+		},
+	}
+	t.flags(cmd)
+	cmd.Flags().Int64Var(&from, "from", 0, "begin after so many `bytes` of the output")
+	return cmd
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/agent"
+	"github.com/cbsd/cbsdmq/client"
+	"github.com/cbsd/cbsdmq/config"
+	"github.com/cbsd/cbsdmq/journal"
+)
+
+// jobsWait is how long the agent is asked where its journal lies on this host,
+// so that it can be read without it.
+const jobsWait = 3 * time.Second
+
+func newJobsCommand(g *globals) *cobra.Command {
+	var t target
+	var limit int
+	var state string
+	cmd := &cobra.Command{
+		Use:   "jobs [POOL | ID]",
+		Short: "List jobs, the newest first, or show one",
+		Long: `List the jobs of a pool, or of all pools, the newest first; or show all that is
+known of one.
+
+On the host of the pool this works without agent and broker: the journal is
+read instead.`,
+		Example: `  cbsdmq jobs pool1
+  cbsdmq jobs --state running
+  cbsdmq jobs pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G
+  cbsdmq jobs -o json --limit 1000 pool1 | jq -r 'select(.state=="failed").reason'`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: g.completePool,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := t.within(cmd.Context())
+			defer cancel()
+			if limit < 1 {
+				return usage("--limit: %d is less than 1", limit)
+			}
+			if len(args) == 1 && (t.file != "" || strings.Contains(args[0], "/")) {
+				return g.showJob(ctx, &t, args[0])
+			}
+			pools, err := t.all(g, args)
+			if err != nil {
+				return err
+			}
+			var list []cbsdmq.JobInfo
+			var failures []error
+			for _, pool := range pools {
+				jobs, err := g.poolJobs(ctx, pool, limit, cbsdmq.State(state))
+				if err != nil {
+					failures = append(failures, ofPool(pools, pool, err))
+				}
+				list = append(list, jobs...)
+			}
+			return errors.Join(append(failures, g.listJobs(list))...)
+		},
+	}
+	t.flags(cmd)
+	cmd.Flags().IntVarP(&limit, "limit", "n", 20, "at most so many jobs of a pool")
+	cmd.Flags().StringVar(&state, "state", "", "only jobs in this `state`: "+strings.Join(states, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(states, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+var states = []string{"queued", "held", "running", "done", "failed", "refused", "cancelled", "timeout", "unknown"}
+
+// all takes the argument [POOL]: without it, all pools are meant.
+func (t *target) all(g *globals, args []string) ([]config.Found, error) {
+	if t.file != "" || len(args) > 0 {
+		pool, _, err := t.pool(g, args)
+		return []config.Found{pool}, err
+	}
+	pools := config.Find(g.places())
+	for _, err := range pools.Broken {
+		printError(g.stderr, err)
+	}
+	if len(pools.Found) == 0 {
+		_, err := pools.Get("")
+		e := cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "there is no pool")
+		e.Hint = cbsdmq.HintOf(err)
+		return nil, e
+	}
+	return pools.Found, nil
+}
+
+// ofPool says which of several pools err is about.
+func ofPool(pools []config.Found, pool config.Found, err error) error {
+	if len(pools) == 1 {
+		return err
+	}
+	return fmt.Errorf("pool %s: %w", pool.Name, err)
+}
+
+// poolJobs asks the agent for its jobs, or reads them from its journal.
+func (g *globals) poolJobs(ctx context.Context, pool config.Found, limit int, state cbsdmq.State) ([]cbsdmq.JobInfo, error) {
+	local := pool.Config.Journal
+	if _, err := os.Stat(local); err != nil {
+		local = ""
+	}
+	o := client.Options{Log: g.log()}
+	if local != "" {
+		o.ConnectTimeout, o.RequestTimeout, o.Log = jobsWait, jobsWait, nil
+	}
+	jobs, err := g.askJobs(ctx, pool, o, limit, state)
+	code := cbsdmq.CodeOf(err)
+	if local == "" || code != cbsdmq.CodeGaveUp && code != cbsdmq.CodeUnreachable {
+		return jobs, err
+	}
+	warn(g.stderr, "%v; this is from the journal %s", err, local)
+	jobs, fromJournal := readJobs(ctx, pool, limit, state)
+	if fromJournal != nil {
+		return nil, errors.Join(err, fromJournal)
+	}
+	return jobs, nil
+}
+
+func (g *globals) askJobs(ctx context.Context, pool config.Found, o client.Options, limit int, state cbsdmq.State) ([]cbsdmq.JobInfo, error) {
+	s, err := g.dial(ctx, pool, o)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.Jobs(ctx, limit, state)
+}
+
+// readJobs reads the newest jobs from the pool's journal.
+func readJobs(ctx context.Context, pool config.Found, limit int, state cbsdmq.State) ([]cbsdmq.JobInfo, error) {
+	db, err := journal.OpenReader(pool.Config.Journal)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	rows, err := journal.NewReader(db, pool.Config.Journal).Newest(ctx, limit, state, "")
+	if err != nil {
+		return nil, err
+	}
+	jobs := make([]cbsdmq.JobInfo, len(rows))
+	for i, row := range rows {
+		jobs[i] = agent.JobInfo(pool.Name, row)
+	}
+	return jobs, nil
+}
+
+func (g *globals) listJobs(jobs []cbsdmq.JobInfo) error {
+	if g.json() {
+		for _, j := range jobs {
+			if err := g.print(j); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	rows := make([][]string, len(jobs))
+	for i, j := range jobs {
+		rows[i] = []string{j.ID, j.Command, j.Guest, string(j.State), string(j.Outcome), codeOf(j), moment(j.AcceptedAt), took(j), j.Sender}
+	}
+	return table(g.stdout, []string{"ID", "COMMAND", "GUEST", "STATE", "OUTCOME", "CODE", "ACCEPTED", "TOOK", "SENDER"}, rows)
+}
+
+// codeOf is the ErrCode of a job that has one.
+func codeOf(j cbsdmq.JobInfo) string {
+	if !j.State.Ended() {
+		return ""
+	}
+	return fmt.Sprint(j.ErrCode)
+}
+
+// took is how long a job's command has run.
+func took(j cbsdmq.JobInfo) string {
+	switch {
+	case j.BegunAt.IsZero():
+		return ""
+	case j.FinishedAt.IsZero():
+		return span(time.Since(j.BegunAt))
+	}
+	return span(j.FinishedAt.Sub(j.BegunAt))
+}
+
+// showJob prints all that is known of one job.
+func (g *globals) showJob(ctx context.Context, t *target, id string) error {
+	pool, err := t.ofJob(g, id)
+	if err != nil {
+		return err
+	}
+	s, err := g.open(ctx, pool, t)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	j, final, err := s.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	if g.json() {
+		return g.print(j)
+	}
+	hint := ""
+	if final != nil {
+		hint = final.Hint
+	}
+	for _, line := range [][2]string{
+		{"id", j.ID}, {"command", j.Command}, {"args", strings.Join(j.Args, " ")}, {"guest", j.Guest},
+		{"state", string(j.State)}, {"outcome", string(j.Outcome)}, {"err_code", codeOf(j)},
+		{"reason", j.Reason}, {"hint", hint}, {"sender", j.Sender},
+		{"accepted", moment(j.AcceptedAt)}, {"begun", moment(j.BegunAt)}, {"finished", moment(j.FinishedAt)},
+		{"took", took(j)}, {"output", size(j.Output)},
+	} {
+		if line[1] != "" {
+			fmt.Fprintf(g.stdout, "%-9s %s\n", line[0], line[1])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cbsd/cbsdmq/client"
+	"github.com/cbsd/cbsdmq/config"
+)
+
+func newSubmitCommand(g *globals) *cobra.Command {
+	var o jobFlags
+	cmd := &cobra.Command{
+		Use:   "submit POOL COMMAND [word | key=value ...]",
+		Short: "Submit a command and print the job's id",
+		Long: `Submit a command of cbsd to a pool and print the job's id when the broker has
+confirmed it. The agent need not be there.`,
+		Example: `  cbsdmq submit pool1 bstart jname=vm1
+  cbsdmq submit --key backup-2026-11-22 pool1 bexport jname=vm1
+  id=$(cbsdmq submit pool1 jstart jname=www) && cbsdmq follow $id`,
+		ValidArgsFunction: g.completePool,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := o.within(cmd.Context())
+			defer cancel()
+			pool, args, err := o.pool(g, args)
+			if err != nil {
+				return err
+			}
+			job, err := o.job(args)
+			if err != nil {
+				return err
+			}
+			s, id, err := g.submit(ctx, &o, job, 0, pool)
+			if err != nil {
+				return err
+			}
+			s.Close()
+			if g.json() {
+				return g.print(struct {
+					ID   string `json:"id"`
+					Pool string `json:"pool"`
+				}{id, pool.Name})
+			}
+			_, err = fmt.Fprintln(g.stdout, id)
+			return err
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// submit opens a session and submits a job; Ctrl-C before the broker has
+// confirmed it leaves it in doubt. accept 0 waits for ever.
+func (g *globals) submit(ctx context.Context, o *jobFlags, job client.Job, accept timeFlag, pool config.Found) (*session, string, error) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	limit := time.Duration(accept)
+	if limit == 0 {
+		limit = -1
+	}
+	s, err := g.dial(ctx, pool, client.Options{Sender: o.sender, AcceptTimeout: limit, Log: g.log()})
+	if err != nil {
+		return nil, "", err
+	}
+	id, err := s.Submit(ctx, job)
+	if err != nil {
+		s.Close()
+		if id != "" {
+			err = errors.Join(err, fmt.Errorf("its id is %s", id))
+		}
+		return nil, "", err
+	}
+	return s, id, nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/all"
+	"github.com/cbsd/cbsdmq/client"
+	"github.com/cbsd/cbsdmq/config"
+)
+
+// target are the flags of every subcommand that asks a pool.
+type target struct {
+	file   string   // --config: then the argument POOL is not given
+	limit  timeFlag // --timeout, 0 = none
+	sender string   // --sender
+}
+
+func (t *target) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&t.file, "config", "c", "", "configuration `file`, in place of the argument POOL")
+	cmd.Flags().Var(&t.limit, "timeout", "give up after this time, such as 90s; 0 never does")
+}
+
+// within bounds ctx by --timeout.
+func (t *target) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if t.limit == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, time.Duration(t.limit), errors.New("--timeout is over"))
+}
+
+// pool takes the argument POOL from args, unless there is --config, and returns
+// the pool with the arguments that are left.
+func (t *target) pool(g *globals, args []string) (config.Found, []string, error) {
+	if t.file != "" {
+		found, err := g.load(t.file)
+		return found, args, err
+	}
+	if len(args) == 0 {
+		return config.Found{}, nil, usage("POOL is missing")
+	}
+	found, err := g.named(args[0])
+	return found, args[1:], err
+}
+
+// ofJob finds the pool of a job. With --config the id may stand alone.
+func (t *target) ofJob(g *globals, printed string) (config.Found, error) {
+	if t.file != "" {
+		return g.load(t.file)
+	}
+	pool, _, err := cbsdmq.SplitID(printed)
+	if err != nil {
+		return config.Found{}, err
+	}
+	return g.named(pool)
+}
+
+// named finds a pool by its name.
+func (g *globals) named(name string) (config.Found, error) {
+	found, err := config.Find(g.places()).Get(name)
+	if err != nil {
+		return found, err
+	}
+	return found, g.usable(found)
+}
+
+// load reads a pool's file. Its name is known only where the file tells it.
+func (g *globals) load(file string) (config.Found, error) {
+	c, warnings, err := config.Load(file)
+	if err != nil {
+		return config.Found{}, err
+	}
+	found := config.Found{Name: c.Pool, File: file, Config: c, Warnings: warnings}
+	return found, g.usable(found)
+}
+
+func (g *globals) usable(found config.Found) error {
+	for _, w := range found.Warnings {
+		warn(g.stderr, "%s", w)
+	}
+	return found.Config.Validate()
+}
+
+// A session is a client of one pool.
+type session struct {
+	*client.Client
+	pool config.Found
+	bus  *bus.Bus
+	end  io.Closer
+}
+
+// dial opens a session with the first broker of a pool. Options say what is
+// not the pool's.
+func (g *globals) dial(ctx context.Context, pool config.Found, o client.Options) (*session, error) {
+	section := pool.Config.Buses()[0]
+	opener := all.Opener{ClientOnly: true, Log: o.Log}
+	b, closer, err := opener.Open(ctx, section.Kind, section.Config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", section.Name, err)
+	}
+	o.Bus, o.Pool, o.Tube, o.ReplyPrefix = b, pool.Name, section.Tube, section.ReplyTubePrefix
+	c, err := client.Open(ctx, o)
+	if err != nil {
+		closer.Close()
+		return nil, err
+	}
+	return &session{Client: c, pool: pool, bus: b, end: closer}, nil
+}
+
+// open is dial for a command that talks to a person.
+func (g *globals) open(ctx context.Context, pool config.Found, t *target) (*session, error) {
+	return g.dial(ctx, pool, client.Options{Sender: t.sender, Log: g.log()})
+}
+
+// Close ends the session. What it could not tell the broker any more does not
+// matter.
+func (s *session) Close() {
+	s.Client.Close()
+	s.end.Close()
+}
+
+// who is the sender of jobs where --sender does not say it.
+func who() string {
+	host, _ := os.Hostname()
+	name := os.Getenv("USER")
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return name + "@" + host
+}
+

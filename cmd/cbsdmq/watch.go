@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+)
+
+// secondThoughts is how long after a Ctrl-C another one cancels the job.
+const secondThoughts = 2 * time.Second
+
+// A watch waits for the end of a job with a person at the terminal: Ctrl-C
+// leaves the job, a second one cancels it, a third one leaves it at once.
+type watch struct {
+	g    *globals
+	s    *session
+	id   string // as it is printed
+	have int64  // bytes of output that were printed
+}
+
+type ended struct {
+	reply cbsdmq.Reply
+	err   error
+}
+
+// run prints the job's output from w.have on, and returns its last reply. The
+// error of a job that was left is an exitError.
+func (w *watch) run(ctx context.Context, print bool) (cbsdmq.Reply, error) {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	signals := make(chan os.Signal, 3)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	var f func(cbsdmq.Reply) error
+	if print {
+		f = w.print
+	}
+	end := make(chan ended, 1)
+	go func() {
+		r, err := w.s.Follow(ctx, w.id, w.have, f)
+		end <- ended{r, err}
+	}()
+	var detach <-chan time.Time
+	cancelled := make(chan error, 1)
+	interrupts, left := 0, false
+	for {
+		select {
+		case e := <-end:
+			if e.err != nil && left {
+				return e.reply, exit(cbsdmq.ExitGaveUp)
+			}
+			return e.reply, e.err
+		case sig := <-signals:
+			if sig == os.Interrupt {
+				interrupts++
+			}
+			switch {
+			case sig != os.Interrupt, interrupts > 2:
+				w.comeBack("the job goes on")
+				left = true
+				leave()
+			case interrupts == 1:
+				w.comeBack(fmt.Sprintf("the job goes on; Ctrl-C again within %s cancels it", secondThoughts))
+				detach = time.After(secondThoughts)
+			default:
+				detach = nil
+				warn(w.g.stderr, "cancelling %s", w.id)
+				go func() { cancelled <- w.s.Cancel(ctx, w.id) }()
+			}
+		case <-detach:
+			left = true
+			leave()
+		case err := <-cancelled:
+			if err != nil && ctx.Err() == nil {
+				printError(w.g.stderr, fmt.Errorf("not cancelled: %w", err))
+			}
+		}
+	}
+}
+
+func (w *watch) comeBack(why string) {
+	warn(w.g.stderr, "%s", why)
+	fmt.Fprintf(w.g.stderr, "hint: come back with `%s`\n", w.s.again("follow", w.id))
+}
+
+// print prints the next piece of output.
+func (w *watch) print(r cbsdmq.Reply) error {
+	if r.Offset > w.have {
+		warn(w.g.stderr, "%d bytes of output are left out here: they were not kept", r.Offset-w.have)
+	}
+	p := r.Output()
+	w.have = r.Offset + int64(len(p))
+	_, err := w.g.stdout.Write(p)
+	return err
+}
+
+// again is the command line of another subcommand about the same job.
+func (s *session) again(command, id string) string {
+	if s.pool.Name == "" {
+		return fmt.Sprintf("cbsdmq %s --config %s %s", command, s.pool.File, id)
+	}
+	return fmt.Sprintf("cbsdmq %s %s", command, id)
+}
