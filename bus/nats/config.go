@@ -1,0 +1,186 @@
+package nats
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cbsd/cbsdmq/bus"
+)
+
+// embeddedURI in the key uri stands for the broker that comes with cbsdmq.
+const embeddedURI = "embedded"
+
+// server is one of the addresses in the key uri.
+type server struct {
+	addr string        // host:port
+	tls  bool          // tls://
+	user *url.Userinfo // of the URL; nil = none
+}
+
+// credential is one way to say who we are.
+type credential struct {
+	option nats.Option
+	what   string // for people: user "alice", the token
+}
+
+// endpoint is all that is needed for one attempt to connect.
+type endpoint struct {
+	addr    string
+	tls     *tls.Config // nil: as the server wishes
+	login   credential  // zero: none
+	process nats.InProcessConnProvider
+}
+
+// parseServers reads the key uri: host:port or nats://host:port or
+// tls://host:port, several separated by commas, the port optional, IPv6 in
+// brackets.
+func parseServers(cfg bus.Config) ([]server, error) {
+	var servers []server
+	for _, one := range strings.Split(cfg.URI, ",") {
+		s, err := parseServer(strings.TrimSpace(one))
+		if err != nil {
+			return nil, fmt.Errorf("uri %q: %w", redact(cfg.URI), err)
+		}
+		servers = append(servers, s)
+	}
+	return servers, nil
+}
+
+func parseServer(s string) (server, error) {
+	switch {
+	case s == "":
+		return server{}, errors.New("an address is missing")
+	case strings.Count(s, ":") > 1 && net.ParseIP(s) != nil:
+		return server{}, fmt.Errorf("an IPv6 address needs brackets: [%s]:%s", s, DefaultPort)
+	case !strings.Contains(s, "://"):
+		s = "nats://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		// url.Parse repeats the address, which may hold a password.
+		return server{}, errors.New("not an address: host:port or nats://host:port expected")
+	}
+	switch {
+	case u.Scheme != "nats" && u.Scheme != "tls":
+		return server{}, fmt.Errorf("%s:// is not known, only nats:// and tls://", u.Scheme)
+	case u.Hostname() == "":
+		return server{}, errors.New("the host is missing")
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return server{}, errors.New("nothing may follow the port")
+	}
+	port := u.Port()
+	if port == "" {
+		port = DefaultPort
+	}
+	return server{addr: net.JoinHostPort(u.Hostname(), port), tls: u.Scheme == "tls", user: u.User}, nil
+}
+
+// redact cuts what may be a password out of addresses.
+func redact(uri string) string {
+	list := strings.Split(uri, ",")
+	for i, s := range list {
+		if at := strings.LastIndexByte(s, '@'); at >= 0 {
+			scheme, _, ok := strings.Cut(s, "://")
+			if !ok {
+				scheme = "nats"
+			}
+			list[i] = scheme + "://***" + s[at:]
+		}
+	}
+	return strings.Join(list, ",")
+}
+
+func addresses(servers []server) string {
+	list := make([]string, len(servers))
+	for i, s := range servers {
+		list[i] = s.addr
+	}
+	return strings.Join(list, ",")
+}
+
+// endpoint adds to s what the configuration says for all servers. A user in
+// the address itself comes before it.
+func (s server) endpoint(t *tls.Config, login credential) endpoint {
+	e := endpoint{addr: s.addr, tls: t, login: login}
+	if s.tls && t == nil {
+		e.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if s.user != nil {
+		if password, ok := s.user.Password(); ok {
+			e.login = userLogin(s.user.Username(), password)
+		} else {
+			e.login = tokenLogin(s.user.Username())
+		}
+	}
+	return e
+}
+
+func userLogin(user, password string) credential {
+	return credential{nats.UserInfo(user, password), fmt.Sprintf("user %q", user)}
+}
+
+func tokenLogin(token string) credential {
+	return credential{nats.Token(token), "the token"}
+}
+
+// auth reads the keys user and password, token, creds.
+func auth(cfg bus.Config) (credential, error) {
+	var given []string
+	var login credential
+	if cfg.User != "" || cfg.Password != "" {
+		given, login = append(given, "user"), userLogin(cfg.User, cfg.Password)
+	}
+	if cfg.Token != "" {
+		given, login = append(given, "token"), tokenLogin(cfg.Token)
+	}
+	if cfg.Creds != "" {
+		b, err := os.ReadFile(cfg.Creds)
+		if err != nil {
+			return credential{}, fmt.Errorf("creds: %w", err)
+		}
+		given = append(given, "creds")
+		login = credential{nats.UserCredentialBytes(b), "the credentials in " + cfg.Creds}
+	}
+	if len(given) > 1 {
+		return credential{}, fmt.Errorf("%s: only one of them can say who we are", strings.Join(given, " and "))
+	}
+	return login, nil
+}
+
+// tlsConfig reads the keys tls, ca, cert and key. It returns nil if none of
+// them is set.
+func tlsConfig(cfg bus.Config) (*tls.Config, error) {
+	if !cfg.TLS && cfg.CA == "" && cfg.Cert == "" && cfg.Key == "" {
+		return nil, nil
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CA != "" {
+		b, err := os.ReadFile(cfg.CA)
+		if err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("ca: no certificate in %s", cfg.CA)
+		}
+	}
+	if cfg.Cert != "" || cfg.Key != "" {
+		if cfg.Cert == "" || cfg.Key == "" {
+			return nil, errors.New("cert and key: one is not good without the other")
+		}
+		pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
+		if err != nil {
+			return nil, fmt.Errorf("cert and key: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}

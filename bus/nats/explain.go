@@ -1,0 +1,94 @@
+package nats
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cbsd/cbsdmq/bus"
+)
+
+// explain says in plain words why connecting to e failed, and wraps what
+// trying again does not mend in a *bus.Permanent. The server's first words are
+// head.
+func (e endpoint) explain(err error, head []byte) error {
+	if errors.Is(err, nats.ErrNoInfoReceived) {
+		err = fmt.Errorf("what answers there is not NATS, it says %q", head)
+	}
+	if why := e.reason(err); why != "" {
+		return &bus.Permanent{Err: fmt.Errorf("NATS at %s: %s (%w)", e.addr, why, err)}
+	}
+	return fmt.Errorf("connecting to NATS at %s: %w", e.addr, err)
+}
+
+// reason returns "" if another attempt may succeed.
+func (e endpoint) reason(err error) string {
+	host, _, _ := net.SplitHostPort(e.addr)
+	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "its certificate is not from an authority that is trusted here; the key ca names one" + issuer(unknown.Cert)
+	}
+	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
+		return fmt.Sprintf("its certificate is for %s, not for %s", names(wrong.Certificate), host)
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		if invalid.Reason == x509.Expired {
+			return fmt.Sprintf("its certificate is valid from %s to %s, and now is %s", day(invalid.Cert.NotBefore), day(invalid.Cert.NotAfter), day(time.Now()))
+		}
+		return "its certificate is not valid"
+	}
+	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+		if e.tls == nil || len(e.tls.Certificates) == 0 {
+			return "it asks for a certificate of the client; the keys cert and key name one"
+		}
+		return fmt.Sprintf("it does not accept our certificate: %v", alert)
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "what answers there does not speak TLS"
+	}
+	switch {
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return "the server has no TLS, which the configuration asks for"
+	case errors.Is(err, nats.ErrAuthExpired):
+		return e.login.name() + " has expired"
+	case errors.Is(err, nats.ErrAuthRevoked):
+		return e.login.name() + " has been revoked"
+	case errors.Is(err, nats.ErrAuthorization) && e.login.option == nil:
+		return "it asks who we are; the keys are user and password, token, or creds"
+	case errors.Is(err, nats.ErrAuthorization):
+		return "it refuses " + e.login.name()
+	}
+	return ""
+}
+
+func (c credential) name() string {
+	if c.what == "" {
+		return "the login"
+	}
+	return c.what
+}
+
+func names(c *x509.Certificate) string {
+	list := c.DNSNames
+	for _, ip := range c.IPAddresses {
+		list = append(list, ip.String())
+	}
+	if len(list) == 0 {
+		return "no host at all"
+	}
+	return strings.Join(list, ", ")
+}
+
+func issuer(c *x509.Certificate) string {
+	if c == nil {
+		return ""
+	}
+	return fmt.Sprintf("; it was issued by %q", c.Issuer.CommonName)
+}
+
+func day(t time.Time) string { return t.UTC().Format("2006-01-02") }

@@ -1,0 +1,211 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cbsd/cbsdmq/bus"
+)
+
+const (
+	pullExpires   = 30 * time.Second // of a request that nothing came for
+	pullGrace     = 5 * time.Second  // then it is taken for lost
+	maxAckPending = 1 << 16          // of all consumers of a tube together
+	forgotten     = 30 * time.Second // a mailbox without a consumer, by the server
+)
+
+// pull is one tube of a consumer, and the request for messages that the server
+// has from it. What follows the blank line is under consumer.mu.
+type pull struct {
+	consumer *consumer
+	tube     string
+	place    place
+	stream   *stream
+	here     *nats.Subscription
+
+	sub      *nats.Subscription // takes what comes; nil when nothing may
+	inbox    string             // of sub; request n is answered to inbox + n
+	asked    int                // number of the latest request
+	open     int                // messages that it still waits for
+	expires  time.Time          // of it
+	answered string             // ack subject that was last answered
+}
+
+// serverConsumer is the configuration of the server's side.
+func serverConsumer(p place) jetstream.ConsumerConfig {
+	cfg := jetstream.ConsumerConfig{
+		Name:          p.consumer,
+		Description:   "cbsdmq",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       AckWait,
+		MaxDeliver:    -1,
+		MaxAckPending: maxAckPending,
+		// What is in the stream has not been acknowledged: this state need not
+		// outlive the server, nor cost it writes.
+		MemoryStorage: true,
+	}
+	if p.kind == bus.Mailbox {
+		cfg.FilterSubject = p.subject
+		cfg.InactiveThreshold = forgotten
+	} else {
+		cfg.Durable = p.consumer
+	}
+	return cfg
+}
+
+// open makes the server's consumer of a tube if it is not there. The error is
+// not yet the connection's.
+func (k *consumer) open(ctx context.Context, tube string, at place) (*pull, error) {
+	s, err := k.conn.stream(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.js.CreateConsumer(ctx, serverConsumer(at))
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerExists) { // exists: as an administrator wants it
+		return nil, err
+	}
+	here, err := k.conn.nc.Subscribe(at.here(), func(m *nats.Msg) { _ = m.Respond(nil) })
+	if err != nil {
+		return nil, err
+	}
+	return &pull{consumer: k, tube: tube, place: at, stream: s, here: here}, nil
+}
+
+// ask makes a request for up to max messages of each tube that has none open,
+// and says when to come back if nothing happens.
+func (k *consumer) ask(max int) (time.Duration, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	again := pullExpires
+	for _, p := range k.pulls {
+		if left := time.Until(p.expires); p.open > 0 && left > 0 {
+			again = min(again, left)
+			continue
+		}
+		if err := p.ask(max); err != nil {
+			return 0, err
+		}
+	}
+	return again, nil
+}
+
+func (p *pull) ask(max int) error {
+	nc := p.consumer.conn.nc
+	if p.sub == nil {
+		p.inbox = nc.NewInbox() + "."
+		sub, err := nc.Subscribe(p.inbox+"*", p.came)
+		if err != nil {
+			return err
+		}
+		p.sub = sub
+		if err := sub.SetPendingLimits(-1, -1); err != nil { // requests bound what comes
+			return err
+		}
+	}
+	p.asked++
+	p.open = max
+	p.expires = time.Now().Add(pullExpires + pullGrace)
+	body, err := json.Marshal(map[string]int64{"batch": int64(max), "expires": int64(pullExpires)})
+	if err != nil {
+		return err
+	}
+	return nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.place.stream+"."+p.place.consumer, p.request(), body)
+}
+
+func (p *pull) request() string { return fmt.Sprintf("%s%d", p.inbox, p.asked) }
+
+// came is called by nats.go for each message, and each word about a request.
+func (p *pull) came(m *nats.Msg) {
+	k := p.consumer
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	code, text := status(m)
+	switch {
+	case code == "":
+		if m.Sub == p.sub {
+			p.open = max(0, p.open-1)
+		}
+		d := &delivery{consumer: k, pull: p, msg: m, came: time.Now()}
+		if !k.busy {
+			_ = k.answer(d, "-NAK") // came too late, and goes to somebody else
+			return
+		}
+		k.ready = append(k.ready, d)
+	case m.Subject != p.request():
+		return // about one that is over
+	case code == "404", code == "408", code == "409" && strings.Contains(text, "leadership change"):
+		p.open = 0
+	default:
+		k.err = fmt.Errorf("reading %s: the server says %s %s", p.tube, code, text)
+	}
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// status returns what the server says about a request, "" for a message.
+func status(m *nats.Msg) (code, text string) {
+	if len(m.Data) > 0 || len(m.Header) == 0 {
+		return "", ""
+	}
+	return m.Header.Get("Status"), strings.ToLower(m.Header.Get("Description"))
+}
+
+// cancel ends the request: the server sends nothing to a subject that nobody
+// listens to. What is on its way still comes. consumer.mu is held.
+func (p *pull) cancel() (done <-chan struct{}) {
+	ended, end := context.WithCancel(context.Background())
+	if p.sub == nil {
+		end()
+		return ended.Done()
+	}
+	p.sub.SetClosedHandler(func(string) { end() })
+	if err := p.sub.Drain(); err != nil { // the connection is lost
+		end()
+	}
+	p.sub, p.open = nil, 0
+	return ended.Done()
+}
+
+// close makes the server forget the consumer of a mailbox, after it has seen to
+// what was acknowledged.
+func (p *pull) close(ctx context.Context) error {
+	k := p.consumer
+	k.mu.Lock()
+	done := p.cancel()
+	k.mu.Unlock()
+	select {
+	case <-done:
+	case <-k.conn.dead:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for what is on its way: %w", ctx.Err())
+	}
+	if err := p.here.Unsubscribe(); err != nil {
+		return err
+	}
+	if p.place.kind != bus.Mailbox {
+		return nil
+	}
+	k.mu.Lock()
+	answered := p.answered
+	k.mu.Unlock()
+	if answered != "" { // the reply to this comes when those before it are done
+		if _, err := k.conn.nc.RequestWithContext(ctx, answered, []byte("+WPI")); err != nil {
+			return fmt.Errorf("waiting for the acknowledgements: %w", err)
+		}
+	}
+	err := p.stream.js.DeleteConsumer(ctx, p.place.consumer)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil
+	}
+	return err
+}

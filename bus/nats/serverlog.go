@@ -1,0 +1,55 @@
+package nats
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+)
+
+// serverLog passes on what the embedded server warns of. Everything else that
+// it says is of no use to somebody who runs jobs.
+type serverLog struct {
+	log *slog.Logger // nil = none
+
+	mu    sync.Mutex
+	ended string // what it could not go on from
+}
+
+// Debugf and the two after it are dropped.
+func (l *serverLog) Debugf(string, ...any)  {}
+func (l *serverLog) Tracef(string, ...any)  {}
+func (l *serverLog) Noticef(string, ...any) {}
+
+// Warnf logs, but for the advice to hash a token that only those have who can
+// read the directory.
+func (l *serverLog) Warnf(format string, v ...any) {
+	if l.log != nil && !strings.HasPrefix(format, "Plaintext passwords detected") {
+		l.log.Warn("embedded broker warned", "err", fmt.Sprintf(format, v...))
+	}
+}
+
+// Errorf logs.
+func (l *serverLog) Errorf(format string, v ...any) {
+	if l.log != nil {
+		l.log.Error("embedded broker failed", "err", fmt.Sprintf(format, v...))
+	}
+}
+
+// Fatalf keeps what it is told for the error of the start. In a server of its
+// own it ends the process.
+func (l *serverLog) Fatalf(format string, v ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = fmt.Sprintf(format, v...)
+}
+
+func (l *serverLog) fatal() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended == "" {
+		return nil
+	}
+	return errors.New(l.ended)
+}

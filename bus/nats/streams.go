@@ -1,0 +1,100 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cbsd/cbsdmq/bus"
+)
+
+// stream is what one connection knows of a stream.
+type stream struct {
+	js   jetstream.Stream
+	ttl  bool   // the server drops messages past their TTL
+	base uint64 // id of a message = base + its sequence
+}
+
+// stream returns the stream of p, made if it is not there.
+func (c *conn) stream(ctx context.Context, p place) (*stream, error) {
+	c.mu.Lock()
+	s := c.streams[p.stream]
+	c.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	js, err := c.js.Stream(ctx, p.stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		js, err = c.js.CreateStream(ctx, p.config())
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster
+			js, err = c.js.Stream(ctx, p.stream)
+		}
+	}
+	if err == nil && c.version.hasTTL() && !js.CachedInfo().Config.AllowMsgTTL {
+		// Made when the server was older. Where this is not permitted the
+		// stream is as good as it was.
+		cfg := js.CachedInfo().Config
+		cfg.AllowMsgTTL = true
+		if updated, err := c.js.UpdateStream(ctx, cfg); err == nil {
+			js = updated
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", p.stream, err)
+	}
+	return c.remember(p, js), nil
+}
+
+func (c *conn) remember(p place, js jetstream.Stream) *stream {
+	info := js.CachedInfo()
+	s := &stream{js: js, ttl: info.Config.AllowMsgTTL && c.version.hasTTL(), base: idBase(info.Created)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams[p.stream] = s
+	return s
+}
+
+// config is what a stream is created with. A server that does not know of
+// TTLs ignores AllowMsgTTL.
+func (p place) config() jetstream.StreamConfig {
+	cfg := jetstream.StreamConfig{
+		Name:        p.stream,
+		Description: "cbsdmq",
+		Subjects:    []string{p.subject},
+		Retention:   jetstream.WorkQueuePolicy,
+		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardNew, // where an administrator sets a limit: refuse, do not lose
+		AllowMsgTTL: true,
+	}
+	if p.kind == bus.Mailbox {
+		cfg.Subjects = []string{mailSubject + "*"}
+		cfg.MaxAge = MailboxMaxAge
+	}
+	return cfg
+}
+
+var idEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// idBase makes the ids of a stream differ from those of a stream of the same
+// name that was deleted before this one was created.
+func idBase(created time.Time) uint64 {
+	return uint64(max(0, created.Sub(idEpoch).Milliseconds()))
+}
+
+// version is a server's: 2.9.10 is {2, 9}.
+type version struct{ major, minor int }
+
+func parseVersion(s string) (v version, err error) {
+	_, err = fmt.Sscanf(s, "%d.%d", &v.major, &v.minor)
+	return v, err
+}
+
+func (v version) atLeast(major, minor int) bool {
+	return v.major > major || v.major == major && v.minor >= minor
+}
+
+func (v version) hasTTL() bool   { return v.atLeast(2, 11) }
+func (v version) hasClock() bool { return v.atLeast(2, 10) } // in the answers about streams
