@@ -54,8 +54,13 @@ type agent struct {
 
 // start serves the tube until stop or the end of the test.
 func (a *agent) start(t *testing.T, b *mem.Broker) *agent {
+	return a.startOn(t, bus.New(b.Driver(), bus.Options{}))
+}
+
+// startOn is start on any bus, which stop closes.
+func (a *agent) startOn(t *testing.T, b *bus.Bus) *agent {
 	a.t = t
-	a.bus = bus.New(b.Driver(), bus.Options{})
+	a.bus = b
 	if a.known == nil {
 		a.known, a.keys = make(map[string]*job), make(map[string]*job)
 	}

@@ -852,3 +852,106 @@ func TestExchange(t *testing.T) {
 		bb.Close()
 	})
 }
+
+// Output that nobody can give any more is a hole, and the result says so.
+func TestMissingOutput(t *testing.T) {
+	bubble(t, func(t *testing.T, b *mem.Broker) {
+		a := (&agent{
+			mute: func(r cbsdmq.Request) bool { return r.Op == cbsdmq.OpOutput },
+			onJob: func(a *agent, j *job) {
+				a.print(j, "one\n")
+				a.printSilently(j, "two\n")
+				a.print(j, "three\n")
+				a.printSilently(j, "four\nfive\n")
+				a.end(j, 0, 5)
+			},
+		}).start(t, b)
+		w := open(t, b)
+		got := collector{t: t}
+		final, err := w.c.Run(t.Context(), ls, got.piece)
+		if err != nil || string(got.out) != "one\nthree\nfive\n" || got.holes != 9 {
+			t.Errorf("error %v, output %q, holes of %d", err, got.out, got.holes)
+		}
+		if len(final.Warnings) != 1 || !strings.Contains(final.Warnings[0], "cbsdmq output pool1/") {
+			t.Errorf("warnings %q", final.Warnings)
+		}
+		w.close()
+		a.stop()
+	})
+}
+
+// The caller's error is returned from wherever the output came.
+func TestCallerErrors(t *testing.T) {
+	full := errors.New("disk full")
+	for name, script := range map[string]func(*agent, *job){
+		"a piece": func(a *agent, j *job) { a.print(j, "bad") },
+		"a gap":   func(a *agent, j *job) { a.printSilently(j, "bad"); a.print(j, "x") },
+		"the end": func(a *agent, j *job) { a.printSilently(j, "bad"); a.end(j, 0, 3) },
+		"the gap before the end": func(a *agent, j *job) {
+			a.printSilently(j, "bad")
+			a.printSilently(j, "x")
+			a.end(j, 0, 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *mem.Broker) {
+				a := (&agent{onJob: script}).start(t, b)
+				w := open(t, b)
+				_, err := w.c.Run(t.Context(), ls, func(r cbsdmq.Reply) error {
+					if strings.Contains(r.Message, "bad") {
+						return full
+					}
+					return nil
+				})
+				if !errors.Is(err, full) {
+					t.Errorf("got %v, want the caller's own error", err)
+				}
+				w.close()
+				a.stop()
+			})
+		})
+	}
+}
+
+// The broker does not let us in any more.
+func TestLockedOut(t *testing.T) {
+	bubble(t, func(t *testing.T, b *mem.Broker) {
+		w := open(t, b)
+		go func() {
+			time.Sleep(time.Second)
+			b.Hook(mem.Hooks{OnDial: func() error { return &bus.Permanent{Err: errors.New("wrong password")} }})
+			b.Cut()
+		}()
+		_, err := w.c.Run(t.Context(), ls, nil)
+		wantCode(t, err, cbsdmq.CodeUnreachable, "wrong password")
+		_, err = w.c.Submit(t.Context(), ls)
+		wantCode(t, err, cbsdmq.CodeUnreachable, "wrong password")
+		w.close()
+	})
+}
+
+// A request is taken back by its age too: after a restart of the broker its id
+// may be somebody else's.
+func TestTakesBackItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T, b *mem.Broker) {
+		w := open(t, b)
+		lane := bus.Tube{Name: tube + cbsdmq.ControlSuffix}
+		go func() {
+			time.Sleep(5 * time.Second)
+			b.Restart(false)
+			stranger := bus.New(b.Driver(), bus.Options{})
+			r := stranger.Put(t.Context(), bus.Message{Tube: lane, Body: []byte("a stranger's")})[0]
+			if r.Err != nil || r.ID != 1 {
+				t.Errorf("put as %d, %v; want the id of the request", r.ID, r.Err)
+			}
+			stranger.Close()
+		}()
+		_, err := w.c.Status(t.Context())
+		wantCode(t, err, cbsdmq.CodeGaveUp, "no cbsdmq agent serves")
+		info, err := w.bus.Inspect(t.Context(), lane)
+		if err != nil || info.Ready != 1 {
+			t.Errorf("%d requests, %v; want the stranger's", info.Ready, err)
+		}
+		w.close()
+	})
+}

@@ -48,6 +48,7 @@ func (c *Client) ask(ctx context.Context, r cbsdmq.Request) (cbsdmq.Response, er
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
 	lane := bus.Tube{Name: c.o.Tube + cbsdmq.ControlSuffix}
+	put := time.Now()
 	id, err := c.putRequest(wait, bus.Message{Tube: lane, Body: body, TTL: timeout})
 	if err != nil {
 		if ctx.Err() != nil || c.life.Err() != nil {
@@ -60,7 +61,7 @@ func (c *Client) ask(ctx context.Context, r cbsdmq.Request) (cbsdmq.Response, er
 		return resp, resp.Error.Err()
 	case <-wait.Done():
 	}
-	c.takeBack(lane.Name, id)
+	c.takeBack(lane.Name, id, put)
 	if ctx.Err() != nil || c.life.Err() != nil {
 		return cbsdmq.Response{}, c.stopped(ctx)
 	}
@@ -82,11 +83,12 @@ func (c *Client) putRequest(ctx context.Context, m bus.Message) (id uint64, err 
 }
 
 // takeBack removes an unanswered request where the broker does not do that by
-// itself.
-func (c *Client) takeBack(lane string, id uint64) {
+// itself. A broker that was restarted may have given the id to somebody else's
+// request, which is younger; ages come in whole seconds.
+func (c *Client) takeBack(lane string, id uint64, put time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if err := c.o.Bus.Expire(ctx, lane, id, -time.Second); err != nil {
+	if err := c.o.Bus.Expire(ctx, lane, id, time.Since(put)-time.Second); err != nil {
 		c.log.Debug("unanswered request not taken back", "err", err)
 	}
 }
