@@ -50,6 +50,7 @@ type command struct {
 	open    bool   // takes arguments of any name
 	module  bool   // exists only where a module of CBSD is installed
 	resplit bool   // a wrapper that splits its arguments at white space again
+	drops   bool   // loses its first word where it has no terminal
 	mute    bool   // does not answer --args, --help and --desc
 	yes     bool   // asks a question that must be answered with yes
 }

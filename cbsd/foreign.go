@@ -147,7 +147,7 @@ func (p *Pool) elsewhere(pid int) bool {
 		return false
 	}
 	for _, e := range env {
-		if v, ok := strings.CutPrefix(e, "workdir="); ok {
+		if v, ok := strings.CutPrefix(strings.TrimPrefix(e, "cbsd_"), "workdir="); ok {
 			return filepath.Clean(v) != filepath.Clean(p.cfg.Workdir)
 		}
 	}

@@ -52,7 +52,8 @@ func judgeRestart(plan Plan, name string, was, is GuestState, tail []byte) findi
 	if !is.Running {
 		return finding{why: name + " does not run", hint: startHint(plan, name, is, tail)}
 	}
-	same := was.Running && was.PID != 0 && was.PID == is.PID && was.Started == is.Started
+	// a jail has no start time, and may be given the same jid again
+	same := was.Running && was.PID != 0 && was.PID == is.PID && was.Started == is.Started && is.Emulator != jail
 	return finding{met: !same, why: name + " runs on as it was"}
 }
 

@@ -50,7 +50,7 @@ const WholePool = "*"
 // be stored as JSON, or made again from the job.
 type Plan struct {
 	Command  string   `json:"command"`
-	Argv     []string `json:"argv"`               // the arguments of cbsd: command, key=value in the order of the body, words
+	Argv     []string `json:"argv"`               // the arguments of cbsd: command, key=value in the order of the body, words; inter=0 before words that CBSD would lose
 	Class    Class    `json:"class"`              // Read or Change
 	Family   string   `json:"family,omitempty"`   // jail, bhyve, qemu, xen, virtualbox, or "" where the command belongs to none
 	Verb     Verb     `json:"verb,omitempty"`     // Other where the outcome is left to the exit code
@@ -297,6 +297,10 @@ func (b *planner) word(i int, w string) error {
 // finish decides class, guest and lanes.
 func (b *planner) finish() Plan {
 	pl := &b.plan
+	if b.cmd.drops && len(b.words) > 0 && len(b.job.Args) == 0 {
+		// the one argument that changes nothing, to be lost in place of a name
+		pl.Argv = slices.Insert(pl.Argv, 1, "inter=0")
+	}
 	if b.readsOnly() {
 		pl.Class = Read
 	}

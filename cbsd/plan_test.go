@@ -43,6 +43,10 @@ func TestPlan(t *testing.T) {
 			job:  parseJob("qstop", "noacpi=1", "vm1", "vm2"),
 			want: Plan{Command: "qstop", Argv: []string{"qstop", "noacpi=1", "vm1", "vm2"}, Class: Change, Family: qemu, Verb: Stop, Guest: "vm1", Lanes: []string{"vm1", "vm2"}},
 		},
+		"words of which the first would be lost": {
+			job:  parseJob("bstop", "vm1", "vm2"),
+			want: Plan{Command: "bstop", Argv: []string{"bstop", "inter=0", "vm1", "vm2"}, Class: Change, Family: bhyve, Verb: Stop, Guest: "vm1", Lanes: []string{"vm1", "vm2"}},
+		},
 		"read": {
 			job:  parseJob("jls", "header=0", "display=jname,jid,ip4_addr,status"),
 			want: Plan{Command: "jls", Argv: []string{"jls", "header=0", "display=jname,jid,ip4_addr,status"}, Class: Read, Family: jail, Verb: List},

@@ -192,7 +192,7 @@ func (p *Pool) bhyveProcess(name string, jid int) (int, proc.Start, bool) {
 		return 0, 0, jid > 0
 	}
 	for _, pr := range list {
-		if !pr.Zombie && len(pr.Args) > 0 && strings.TrimSpace(pr.Args[0]) == "bhyve: "+name {
+		if !pr.Zombie && len(pr.Args) > 0 && strings.TrimSpace(pr.Args[0]) == "bhyve: "+name && !p.elsewhere(pr.PID) {
 			return pr.PID, pr.Start, true
 		}
 	}

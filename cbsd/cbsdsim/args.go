@@ -99,7 +99,7 @@ func (c *call) evaluate(name, value string) (string, error) {
 		return "", fmt.Errorf("evaluating %s: %w", name, err)
 	}
 	defer os.RemoveAll(dir)
-	sh := exec.Command("/bin/sh", "-c", `eval "$1=\"$2\"" && eval "printf %s \"\$$1\""`, "cbsd", name, value)
+	sh := exec.Command("/bin/sh", "-c", `eval "$1=\"$2\""; eval "printf %s \"\$$1\""`, "cbsd", name, value)
 	sh.Dir = dir
 	sh.Env = []string{"CANARY=" + c.conf.canary(c.wd)}
 	sh.Stderr = c.errw

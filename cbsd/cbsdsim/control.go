@@ -134,16 +134,15 @@ func WriteText(w io.Writer, n int64, seed uint64) error {
 	r := rand.NewPCG(seed, 0)
 	block := make([]byte, 80*512)
 	for n > 0 {
-		var bits uint64
-		for i := range block {
-			if i%10 == 0 { // ten letters of six bits each
-				bits = r.Uint64()
+		for line := block; len(line) > 0; line = line[80:] {
+			for i := 0; i < 80; i += 10 {
+				bits := r.Uint64()
+				for j := i; j < i+10; j++ {
+					line[j] = letters[bits&63]
+					bits >>= 6
+				}
 			}
-			block[i] = letters[bits&63]
-			bits >>= 6
-			if i%80 == 79 {
-				block[i] = '\n'
-			}
+			line[79] = '\n'
 		}
 		part := block[:min(n, int64(len(block)))]
 		if _, err := w.Write(part); err != nil {

@@ -212,9 +212,11 @@ func (c *call) modifyDisk(d *db, jname string) error {
 		}
 		switch name {
 		case "bootable":
-			value = strconv.Itoa(map[bool]int{true: 1}[slices.Contains([]string{"1", "yes", "true"}, strings.ToLower(value))])
-			if err := d.exec("UPDATE bhyvedsk SET bootable = 0 WHERE ? = 1", value); err != nil {
-				return err
+			value = map[bool]string{true: "1", false: "0"}[slices.Contains([]string{"1", "yes", "true"}, strings.ToLower(value))]
+			if value == "1" { // there is one
+				if err := d.exec("UPDATE bhyvedsk SET bootable = 0"); err != nil {
+					return err
+				}
 			}
 			c.say("Update bootable flag for %s:%s:%s -> %t", jname, a.get("dsk_controller"), strings.TrimSuffix(file, ".vhd"), value == "1")
 		case "dsk_zfs_guid":

@@ -108,8 +108,8 @@ func (c *call) summary() error {
 	c.say("  %-26s %s", "CBSD version:", Version)
 	line("current platform", platform)
 	c.say("  %-26s %s  ", "total nodes:", "1")
-	line("total jail environments", strconv.Itoa(count["jail"]))
-	line("total virtual machines", strconv.Itoa(count["bhyve"]+count["qemu"]))
+	line("total jail environments", strconv.Itoa(count["jail"]+count["qemu"])) // the real one's idea of a jail
+	line("total virtual machines", strconv.Itoa(count["bhyve"]))
 	line("total CPU core's", strconv.Itoa(runtime.NumCPU()))
 	line("total RAM", "24g")
 	line("total free RAM", "23g")
@@ -124,7 +124,7 @@ func (c *call) summary() error {
 		if f[0] == "bhyve" || f[0] == "qemu" || f[0] == "jail" && platform == "FreeBSD" {
 			state = "available"
 		}
-		c.say("  %-15s: %-16s ( %-61s )", f[0], state, "https://www.bsdstore.ru/en/cbsd_"+f[1]+".html")
+		c.say("  %-15s: %-16s ( %-53s )", f[0], state, "https://www.bsdstore.ru/en/cbsd_"+f[1]+".html")
 	}
 	c.say("")
 	return nil
@@ -156,15 +156,19 @@ type server struct {
 	SSH6        string `json:"ssh6_string"`
 }
 
-// cluster prints VMs as JSON. The totals are constants in the real one too.
+// cluster prints VMs as JSON; jails are counted. The totals are constants in the real one too.
 func (c *call) cluster() error {
-	rows, err := c.store.query("SELECT * FROM jails WHERE emulator <> 'jail' ORDER BY emulator, rowid")
+	rows, err := c.store.query("SELECT * FROM jails ORDER BY emulator, rowid")
 	if err != nil {
 		return err
 	}
-	var servers []server
+	servers, total := []server{}, 0
 	for _, r := range rows {
 		if only := c.args.get("emulator"); only != "" && only != r.get("emulator") {
+			continue
+		}
+		total++
+		if r.get("emulator") == "jail" {
 			continue
 		}
 		s, err := c.server(c.observe(r))
@@ -183,8 +187,8 @@ func (c *call) cluster() error {
 		RAM      string `json:"total_ram"`
 		ImgBytes int64  `json:"total_imgsize_bytes"`
 		Imgsize  string `json:"total_imgsize"`
-	}{len(servers), 6, 3 * gb, "3 Gb", 30 * gb, "30 Gb"}}
-	if len(servers) == 0 {
+	}{total, 6, 3 * gb, "3 Gb", 30 * gb, "30 Gb"}}
+	if total == 0 {
 		out.Servers = struct{}{}
 	}
 	data, err := json.MarshalIndent(out, "", "  ")
@@ -208,6 +212,9 @@ func (c *call) server(g guest) (server, error) {
 		return n
 	}
 	ip, ram := s.get("ip4_addr"), number("vm_ram")
+	if n, ok := parseSize(readRC(c.wd.rcConf(g.jname, true))["vm_ram"]); ok {
+		ram = n // as created, whatever was set since
+	}
 	v := server{
 		ID: g.jname, Type: "vm", Emulator: g.emulator, PowerOn: g.running(),
 		Created: time.Unix(number("created"), 0).Format("2006-01-02T15:04:05"),

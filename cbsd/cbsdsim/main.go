@@ -68,17 +68,17 @@ func run(args, env []string, stdin io.Reader, tty bool, stdout, stderr io.Writer
 
 // A call is one command being carried out.
 type call struct {
-	name       string // as called; done lines and complaints carry it
-	wd         workdir
-	env        []string
-	stdin      io.Reader
-	tty        bool // stdin is a terminal
-	out, errw  io.Writer
-	begun      time.Time
-	conf       Config
-	behaviour  Behaviour
-	args       arguments
-	store      *db // the inventory, opened at first use
+	name      string // as called; done lines and complaints carry it
+	wd        workdir
+	env       []string
+	stdin     io.Reader
+	tty       bool // stdin is a terminal
+	out, errw io.Writer
+	begun     time.Time
+	conf      Config
+	behaviour Behaviour
+	args      arguments
+	store     *db // the inventory, opened at first use
 }
 
 func (c *call) close() {

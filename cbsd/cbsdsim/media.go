@@ -25,16 +25,9 @@ func (c *call) registerMedium(name, path, kind, jname string, size int64) error 
 	})
 }
 
-// dropMedia forgets a guest's disks; a CD that no other guest has stays, without an owner.
+// dropMedia forgets a guest's media.
 func (c *call) dropMedia(jname string) error {
-	return with(c.wd.mediaDB(), func(d *db) error {
-		return errors.Join(
-			d.exec("DELETE FROM media WHERE jname = ? AND type = 'hdd'", jname),
-			d.exec(`DELETE FROM media WHERE jname = ?1 AND EXISTS
-				(SELECT 1 FROM media o WHERE o.path = media.path AND o.name = media.name AND o.jname <> ?1)`, jname),
-			d.exec("UPDATE media SET jname = '-' WHERE jname = ?", jname),
-		)
-	})
+	return with(c.wd.mediaDB(), func(d *db) error { return d.exec("DELETE FROM media WHERE jname = ?", jname) })
 }
 
 func (c *call) media() error {

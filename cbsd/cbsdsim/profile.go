@@ -29,12 +29,12 @@ const (
 func profiles() []profile {
 	return []profile{
 		{"linux", "lab-tiny", "CBSD lab tiny", "iso-lab-tiny", "cbsd-iso-lab-tiny.iso", mb, 10 * mb, 10 * mb, 64 * mb, "none"},
-		{"linux", "Debian-x86-12", "Debian: 12.7.0", "iso-Debian-x86-12.7.0", "cbsd-iso-debian-12.7.0-amd64-DVD-1.iso", 4 * gb, 20 * gb, 3 * gb, 256 * mb, "uefi"},
+		{"linux", "Debian-x86-12", "Debian: 12.7.0", "iso-debian-12.7.0-amd64-DVD-1.iso", "cbsd-iso-debian-12.7.0-amd64-DVD-1.iso", 4 * gb, 20 * gb, 3 * gb, 256 * mb, "uefi"},
 		{"freebsd", "FreeBSD-x64-14.1", "FreeBSD: 14.1-RELEASE", "iso-FreeBSD-x64-14.1-RELEASE-amd64-disc1", "cbsd-iso-FreeBSD-14.1-RELEASE-amd64-disc1.iso", gb, 20 * gb, 3 * gb, 256 * mb, "uefi"},
-		{"linux", "cloud-Debian-x86-12", "Debian: 12.5.0 (cloud)", "cloud-Debian-x86-12.5.0", "cbsd-cloud-cloud-Debian-x86-12.5.0.raw", 2 * gb, 10 * gb, 4 * gb, 256 * mb, "uefi"},
-		{"linux", "cloud-CentOS-stream-9-x86_64", "CentOS Stream: 9 (cloud)", "cloud-CentOS-stream-9-x86_64", "cbsd-cloud-CentOS-stream-9-x86_64.raw", 5 * gb, 20 * gb, 5 * gb, 256 * mb, "uefi"},
-		{"freebsd", "cloud-FreeBSD-ufs-x64-14.1", "FreeBSD: 14.1-RELEASE (UFS) (cloud)", "cloud-FreeBSD-ufs-x64-14.1", "cbsd-cloud-FreeBSD-ufs-14.1.0-RELEASE-amd64.raw", 4 * gb, 10 * gb, 4 * gb, 256 * mb, "uefi"},
-		{"freebsd", "cloud-FreeBSD-zfs-x64-14.1", "FreeBSD: 14.1-RELEASE (ZFS) (cloud)", "cloud-FreeBSD-zfs-x64-14.1", "cbsd-cloud-FreeBSD-zfs-14.1.0-RELEASE-amd64.raw", 4 * gb, 10 * gb, 4 * gb, 256 * mb, "uefi"},
+		{"linux", "cloud-Debian-x86-12", "Debian: 12.5.0 (cloud)", "cloud-debian-x86-12.5.0", "cbsd-cloud-Debian-x86-12.5.0.raw", 2 * gb, 10 * gb, 4 * gb, 256 * mb, "uefi"},
+		{"linux", "cloud-CentOS-stream-9-x86_64", "CentOS Stream: 9 (cloud)", "cloud-centOS-stream-9-20231113-x86_64", "cbsd-cloud-CentOS-stream-9-20231113-x86_64-cloud.raw", 5 * gb, 20 * gb, 5 * gb, 256 * mb, "uefi"},
+		{"freebsd", "cloud-FreeBSD-ufs-x64-14.1", "FreeBSD: 14.1-RELEASE (UFS) (cloud)", "cloud-FreeBSD-ufs-x64-14.1.0-CURRENT-amd64", "cbsd-cloud-FreeBSD-ufs-14.1.0-CURRENT-amd64.raw", 4 * gb, 10 * gb, 4 * gb, 256 * mb, "uefi"},
+		{"freebsd", "cloud-FreeBSD-zfs-x64-14.1", "FreeBSD: 14.1-RELEASE (ZFS) (cloud)", "cloud-FreeBSD-zfs-x64-14.1.0-CURRENT-amd64", "cbsd-cloud-FreeBSD-zfs-14.1.0-CURRENT-amd64.raw", 4 * gb, 10 * gb, 4 * gb, 256 * mb, "uefi"},
 		{"openbsd", "cloud-openbsd-x86-7", "OpenBSD: 7.6-RELEASE (cloud)", "cloud-openbsd-x86-76", "cbsd-cloud-openbsd-76.raw", 5 * gb, 6 * gb, 5 * gb, 256 * mb, "uefi"},
 	}
 }

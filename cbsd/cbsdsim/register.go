@@ -54,17 +54,7 @@ func (c *call) unregister() error {
 	if err := os.WriteFile(c.wd.rcConf(jname, false), []byte(b.String()), 0o644); err != nil {
 		return fmt.Errorf("unregistering %s: %w", jname, err)
 	}
-	return c.forgetUnregistered(g)
-}
-
-func (c *call) forgetUnregistered(g guest) error {
-	err := c.store.exec("DELETE FROM jails WHERE jname = ?", g.jname)
-	if g.emulator != "jail" {
-		err = errors.Join(err,
-			c.store.exec("DELETE FROM "+g.emulator+" WHERE jname = ?", g.jname),
-			with(c.wd.mediaDB(), func(d *db) error { return d.exec("DELETE FROM media WHERE jname = ?", g.jname) }))
-	}
-	return err
+	return c.forget(g)
 }
 
 // dumpMedia keeps a guest's media with its system files, as INSERT statements.

@@ -346,5 +346,11 @@ func (c *call) pauseVM() error {
 	if err := syscall.Kill(g.pid(), signal); err != nil {
 		return exitCode(1)
 	}
+	// a process with threads takes a moment to stop
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if processStopped(g.pid()) == (signal == syscall.SIGSTOP) {
+			break
+		}
+	}
 	return nil
 }
