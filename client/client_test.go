@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -803,53 +802,6 @@ func TestManyAtOnce(t *testing.T) {
 		}
 		w.close()
 		a.stop()
-	})
-}
-
-func TestExchange(t *testing.T) {
-	bubble(t, func(t *testing.T, b *mem.Broker) {
-		ctx := t.Context()
-		bb := bus.New(b.Driver(), bus.Options{})
-		reply := func(name, body string) {
-			if err := bb.Put(ctx, bus.Message{Tube: bus.Tube{Name: name, Kind: bus.Mailbox}, Body: []byte(body)})[0].Err; err != nil {
-				t.Fatal(err)
-			}
-		}
-		e, err := client.NewExchange(ctx, bb, tube, prefix, []byte("not JSON"))
-		if err != nil || e.ID != 1 || e.ReplyTube != prefix+"1" {
-			t.Fatalf("%+v, %v", e, err)
-		}
-		reply(e.ReplyTube, `{"Message":"one","Progress":50}`)
-		reply(e.ReplyTube, `garbage`)
-		reply(e.ReplyTube, `{"Message":"two","Progress":100}`)
-		if r, err := e.Next(ctx); err != nil || r.Message != "one" {
-			t.Errorf("%+v, %v", r, err)
-		}
-		if _, err := e.Next(ctx); err == nil {
-			t.Error("garbage was taken for a reply")
-		}
-		if r, err := e.Next(ctx); err != nil || r.Message != "two" {
-			t.Errorf("%+v, %v", r, err)
-		}
-		if _, err := e.Next(ctx); err != io.EOF {
-			t.Errorf("after the last reply: %v", err)
-		}
-		e.Close()
-
-		e, err = client.NewExchange(ctx, bb, tube, prefix, []byte(`{"Command":"jls","JobID":4711}`))
-		if err != nil || e.ReplyTube != prefix+"4711" {
-			t.Fatalf("%+v, %v", e, err)
-		}
-		short, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		_, err = e.Next(short)
-		wantCode(t, err, cbsdmq.CodeGaveUp, "stopped waiting")
-		e.Close()
-
-		b.Hook(mem.Hooks{OnPut: func(bus.Message) (bool, error) { return true, errors.New("connection reset by peer") }})
-		_, err = client.NewExchange(ctx, bb, tube, prefix, []byte(`{"Command":"jls"}`))
-		wantCode(t, err, cbsdmq.CodeGaveUp, "it is not known whether the broker has the job")
-		bb.Close()
 	})
 }
 

@@ -104,23 +104,16 @@ func (c *Client) put(ctx context.Context, b *inbox) (doubt bool, err error) {
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
 	err = c.o.Bus.Put(pctx, bus.Message{Tube: c.tube(), Body: b.body})[0].Err
-	if err != nil && c.life.Err() != nil {
-		return false, c.stopped(ctx)
-	}
-	return putError(err, len(b.body))
-}
-
-// putError tells what an error of Bus.Put means: with doubt, that it is not
-// known whether the broker has the message.
-func putError(err error, size int) (doubt bool, coded error) {
 	_, permanent := errors.AsType[*bus.Permanent](err)
 	switch {
 	case err == nil:
 		return false, nil
+	case c.life.Err() != nil:
+		return false, c.stopped(ctx)
 	case errors.Is(err, bus.ErrTooLarge):
-		return false, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "the job has %d bytes: %w", size, err).
+		return false, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "the job has %d bytes: %w", len(b.body), err).
 			WithHint("send less, or raise the broker's limit")
-	case permanent, errors.Is(err, bus.ErrBadTube), errors.Is(err, bus.ErrClosed), cbsdmq.CodeOf(err) == cbsdmq.CodeUnreachable:
+	case permanent, errors.Is(err, bus.ErrBadTube), cbsdmq.CodeOf(err) == cbsdmq.CodeUnreachable:
 		return false, brokerError(err) // nothing was sent
 	}
 	return true, err
