@@ -36,7 +36,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{
-		t: t, dir: t.TempDir(), broker: mem.New(mem.Options{}), cbsd: &fakeCBSD{}, mailbox: 1 << 52,
+		t: t, dir: t.TempDir(), broker: mem.New(mem.Options{NoTTL: true}), cbsd: &fakeCBSD{}, mailbox: 1 << 52,
 		got: make(map[string][]cbsdmq.Reply), pieces: make(map[string][]cbsdmq.Reply), stop: func() {},
 	}
 	b.machine = newMachine(b.dir)
@@ -482,4 +482,44 @@ func (b *bench) row(id string) (*journal.Job, error) {
 	}
 	defer db.Close()
 	return journal.NewReader(db, path).Job(b.t.Context(), id)
+}
+
+func TestBrokerBeginsItsIDsAgain(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	// A legacy job runs; the broker loses its memory and gives its number to
+	// somebody else's job.
+	first := b.raw(`{"Command":"jstart","CommandArgs":{"jname":"jail1"}}`)
+	b.running(fmt.Sprint(first))
+	b.broker.Restart(false)
+	var second uint64
+	eventually(t, "the broker is back", func() bool {
+		r := b.client.Put(t.Context(), bus.Message{Tube: bus.Tube{Name: "jobs"}, Body: []byte(`{"Command":"jprint","CommandArgs":{"mine":"yes"}}`)})
+		second = r[0].ID
+		return r[0].Err == nil
+	})
+	if first != second {
+		t.Fatalf("the ids did not begin again: %d, then %d", first, second)
+	}
+	box, err := b.client.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{{Name: bus.MailboxName("reply", second), Kind: bus.Mailbox}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ds, err := box.Receive(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := cbsdmq.ParseReply(ds[0].Body); r.Message != "mine=yes" || r.ID != fmt.Sprintf("pool1/%d.2", second) {
+		t.Errorf("the second job got %+v", r)
+	}
+	b.finish(fmt.Sprint(first), 0, "for somebody else\n")
+	eventually(t, "the first job has ended", func() bool {
+		row, err := b.row(fmt.Sprint(first))
+		return err == nil && row != nil && row.State == cbsdmq.Done
+	})
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0) // a round trip later
+	info, err := b.client.Inspect(t.Context(), bus.Tube{Name: bus.MailboxName("reply", second), Kind: bus.Mailbox})
+	if err != nil || info.Ready > 0 {
+		t.Errorf("the stranger's mailbox has %d more replies, %v", info.Ready, err)
+	}
 }

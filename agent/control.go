@@ -75,7 +75,7 @@ func (s *Server) serve(ctx context.Context, e Endpoint, d bus.Delivery) {
 		err = s.guard(func() error { var err error; resp, err = s.answer(ctx, req); return err })
 	}
 	resp.V, resp.Req, resp.Error = cbsdmq.MetaVersion, req.Req, cbsdmq.NewProblem(err)
-	body, err := json.Marshal(resp.Fit(cbsdmq.JobMax))
+	body, err := json.Marshal(resp.Fit(replyMax))
 	if err != nil {
 		return
 	}
@@ -142,7 +142,7 @@ func (s *Server) status(ctx context.Context, row *journal.Job) (cbsdmq.Response,
 	if err != nil {
 		return resp, err
 	}
-	final, err := cbsdmq.ParseReply(s.lastReply(row, row.Result, tail, row.OutSize, cbsdmq.JobMax))
+	final, err := cbsdmq.ParseReply(s.lastReply(row, row.Result, tail, row.OutSize, replyMax))
 	resp.Final = &final
 	return resp, err
 }

@@ -27,6 +27,10 @@ type ending struct {
 	body   []byte // the last reply
 }
 
+// replyMax is the largest reply in bytes. beanstalkd takes JobMax with its
+// default settings, two bytes less with a binlog.
+const replyMax = cbsdmq.JobMax - 64
+
 // tailSize is how much of the end of stdout is looked at for a reason.
 const tailSize = 4 << 10
 
@@ -134,7 +138,7 @@ func (s *Server) finish(row *journal.Job, r cbsdmq.Reply, out []byte, size int64
 	}
 	end := &ending{finish: &journal.Finish{Seq: row.Seq, State: r.State, Result: result, Output: out, OutSize: size}}
 	if int64(len(out)) == size { // else its end is in a file
-		end.body = s.lastReply(row, result, out, size, cbsdmq.JobMax)
+		end.body = s.lastReply(row, result, out, size, replyMax)
 	}
 	return end
 }

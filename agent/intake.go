@@ -47,6 +47,12 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 			sleep(ctx, pause(attempt))
 			continue
 		}
+		if s.out[e.Name].checkIDs(ctx) != nil {
+			_ = c.Release(ctx, 0, ds...) // or the end of the connection gives them back
+			attempt++
+			sleep(ctx, pause(attempt))
+			continue
+		}
 		attempt = 0
 		s.take(ctx, e, c, ds)
 	}

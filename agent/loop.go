@@ -189,7 +189,13 @@ func (l *loop) commit() {
 		}
 	}
 	for i, j := range begins {
-		j.row.Epoch, j.row.N = l.s.cfg.Journal.Meta().Epoch, batch.Begin[i].N
+		g := batch.Begin[i]
+		if g.N == 0 {
+			l.s.log.Error("a job was not to be begun", "job", j.printedID(l.s.cfg.Pool), "state", j.row.State)
+			l.forget(j)
+			continue
+		}
+		j.row.Epoch, j.row.N, j.row.Begun = l.s.cfg.Journal.Meta().Epoch, g.N, time.Now()
 		starts = append(starts, j)
 	}
 	l.start(starts)

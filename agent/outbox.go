@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/journal"
 )
@@ -22,6 +21,10 @@ type outbox struct {
 	mu  sync.Mutex
 	q   []parcel
 	has chan struct{} // holds an element while q is not empty
+
+	checking chan struct{} // held while ids are checked; guards the next two
+	checked  bool
+	outages  int // of the bus when they were
 }
 
 // A parcel is one reply for one address.
@@ -29,7 +32,7 @@ type parcel struct {
 	seq  int64
 	tube string
 	body []byte // nil: in the journal
-	max  int    // of the body, where the broker takes less than JobMax
+	max  int    // of the body, where the broker takes less than replyMax
 }
 
 const (
@@ -39,7 +42,7 @@ const (
 )
 
 func newOutbox(s *Server, e Endpoint) *outbox {
-	return &outbox{s: s, e: e, has: make(chan struct{}, 1)}
+	return &outbox{s: s, e: e, has: make(chan struct{}, 1), checking: make(chan struct{}, 1)}
 }
 
 // owe sends the last reply of a job to addresses. body is nil where it has to
@@ -69,6 +72,23 @@ func (o *outbox) add(ps ...parcel) {
 	}
 }
 
+// wait returns when there is something to send; false when ctx ends.
+func (o *outbox) wait(ctx context.Context) bool {
+	for {
+		o.mu.Lock()
+		n := len(o.q)
+		o.mu.Unlock()
+		if n > 0 {
+			return ctx.Err() == nil
+		}
+		select {
+		case <-o.has:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 func (o *outbox) take() []parcel {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -83,15 +103,17 @@ func (o *outbox) take() []parcel {
 
 func (o *outbox) run(ctx context.Context) {
 	for attempt := 0; ; {
-		ps := o.take()
-		if len(ps) == 0 {
-			select {
-			case <-o.has:
-				continue
-			case <-ctx.Done():
+		if !o.wait(ctx) {
+			return
+		}
+		if err := o.checkIDs(ctx); err != nil {
+			attempt++
+			if !sleep(ctx, pause(attempt)) {
 				return
 			}
+			continue
 		}
+		ps := o.take()
 		again := o.publish(ctx, ps)
 		if len(again) == 0 {
 			attempt = 0
@@ -172,7 +194,7 @@ func (s *Server) stored(ctx context.Context, p parcel) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	most := cbsdmq.JobMax
+	most := replyMax
 	if p.max > 0 {
 		most = p.max
 	}

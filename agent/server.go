@@ -23,6 +23,7 @@ type Bus interface {
 	Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error)
 	Expire(ctx context.Context, tube string, id uint64, age time.Duration) error
 	Inspect(ctx context.Context, t bus.Tube) (bus.Info, error)
+	Outages() int
 	Caps() bus.Caps
 	Addr() string
 }

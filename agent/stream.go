@@ -108,7 +108,7 @@ func (st *streamer) push(ctx context.Context, p []byte) bool {
 		Seq: st.seq + 1, Offset: st.offset,
 	}
 	r.SetOutput(p)
-	r = r.Fit(cbsdmq.JobMax)
+	r = r.Fit(replyMax)
 	body, err := json.Marshal(r)
 	if err != nil {
 		return false

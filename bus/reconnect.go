@@ -81,6 +81,10 @@ func (b *Bus) Caps() Caps { return b.driver.Caps() }
 // Addr names the broker in messages to people.
 func (b *Bus) Addr() string { return b.driver.Addr() }
 
+// Outages counts how often the broker was lost so far. While it stays the same
+// every connection is to the same incarnation of the broker.
+func (b *Bus) Outages() int { return b.out.epoch() }
+
 // Put hands messages over, in order; result i belongs to message i. An error
 // with the code unreachable says that nothing was sent before ctx ended. For
 // any other error see Result.

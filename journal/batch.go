@@ -111,6 +111,12 @@ type SentReply struct {
 	State AddressState
 }
 
+// A Broker is the incarnation of a broker that gives the ids of today.
+type Broker struct {
+	Bus      string
+	Instance string
+}
+
 // A Batch is what one Commit writes. Begins are numbered in the order of
 // Accept, then Begin.
 type Batch struct {
@@ -121,6 +127,7 @@ type Batch struct {
 	Cancel    []int64  // seqs
 	Tombstone []string // ids that are cancelled if they come, in this batch or later
 	Release   []int64  // seqs of held jobs: queued again
+	Broker    []Broker
 	// Urgent: the batch may use up the reserve although no job ends in it. Its
 	// jobs will make room on the disk.
 	Urgent bool
@@ -128,7 +135,7 @@ type Batch struct {
 
 // Empty reports whether there is nothing to write.
 func (b *Batch) Empty() bool {
-	return len(b.Accept)+len(b.Begin)+len(b.Finish)+len(b.Sent)+len(b.Cancel)+len(b.Tombstone)+len(b.Release) == 0
+	return len(b.Accept)+len(b.Begin)+len(b.Finish)+len(b.Sent)+len(b.Cancel)+len(b.Tombstone)+len(b.Release)+len(b.Broker) == 0
 }
 
 // micro is the journal's form of a time; the zero time is 0.

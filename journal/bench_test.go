@@ -70,6 +70,3 @@ func cpuTime() time.Duration {
 	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
-
-// testID is the nth id of a series, shaped like a ULID.
-func testID(n int) string { return fmt.Sprintf("01K9ZQ6V4S%016d", n) }

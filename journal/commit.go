@@ -93,6 +93,11 @@ func (j *Journal) writeBatch(ctx context.Context, b *Batch) error {
 			return err
 		}
 	}
+	for _, k := range b.Broker {
+		if _, err := j.stmt.broker.ExecContext(ctx, k.Bus, k.Instance); err != nil {
+			return err
+		}
+	}
 	if known {
 		for _, a := range b.Accept {
 			if a.Known == nil {
@@ -146,11 +151,11 @@ func (j *Journal) finish(ctx context.Context, f *Finish, us int64) error {
 
 // statements are prepared once: that saves a third of a commit's time.
 type statements struct {
-	all                                      []*sql.Stmt
-	begin, commit, rollback                  *sql.Stmt
-	insert, address, beginJob, finish, sent  *sql.Stmt
-	cancel, release, tombstone, alias, meta  *sql.Stmt
-	stray, byIdent, byID, byKey, bySeq, like *sql.Stmt
+	all                                             []*sql.Stmt
+	begin, commit, rollback                         *sql.Stmt
+	insert, address, beginJob, finish, sent         *sql.Stmt
+	cancel, release, tombstone, alias, meta, broker *sql.Stmt
+	stray, byIdent, byID, byKey, bySeq, like        *sql.Stmt
 }
 
 func (s *statements) prepareTx(ctx context.Context, c *sql.Conn) error {
@@ -162,7 +167,11 @@ func (s *statements) prepareTx(ctx context.Context, c *sql.Conn) error {
 }
 
 func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
-	return s.add(ctx, c, map[**sql.Stmt]string{
+	return s.add(ctx, c, s.texts())
+}
+
+func (s *statements) texts() map[**sql.Stmt]string {
+	return map[**sql.Stmt]string{
 		&s.insert: `INSERT INTO job (id, ident, sender, key, bus, command, guest, flags, state, accepted, expires, begun, epoch, n, host, boot, before, plan)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		&s.address:   "INSERT INTO address VALUES (?, ?, ?, ?, 0, 0, 0) ON CONFLICT DO NOTHING",
@@ -171,6 +180,7 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		&s.sent:      "UPDATE address SET state = ?, put = ?, put_id = ? WHERE job = ? AND bus = ? AND tube = ?",
 		&s.cancel:    "UPDATE job SET flags = flags | ? WHERE seq = ? AND finished = 0",
 		&s.release:   "UPDATE job SET state = ? WHERE seq = ? AND state = ?",
+		&s.broker:    "INSERT INTO broker VALUES (?, ?) ON CONFLICT DO UPDATE SET instance = excluded.instance",
 		&s.tombstone: "INSERT INTO tombstone VALUES (?, ?) ON CONFLICT DO NOTHING",
 		&s.alias:     "INSERT INTO alias VALUES (?, ?) ON CONFLICT DO NOTHING",
 		&s.meta:      "UPDATE meta SET n = ?, commits = ?, saved = ?, kept = ?",
@@ -180,7 +190,7 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		&s.byKey:     "SELECT seq FROM job WHERE sender = ? AND key = ? AND key <> ''",
 		&s.bySeq:     "SELECT " + jobColumns + " FROM job WHERE seq = ?",
 		&s.like:      "SELECT id FROM job WHERE id >= ?1 || '.' AND id < ?1 || '/'", // '/' follows '.'
-	})
+	}
 }
 
 func (s *statements) add(ctx context.Context, c *sql.Conn, list map[**sql.Stmt]string) error {

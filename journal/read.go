@@ -24,6 +24,17 @@ func NewReader(db *sql.DB, path string) Reader { return Reader{db: db, path: pat
 const jobColumns = `seq, id, ident, sender, key, bus, command, guest, flags, state, accepted, expires,
 	begun, finished, epoch, n, host, boot, outsize, result, before, plan`
 
+// Conditions on jobs and addresses that have to be answered from an index.
+const (
+	whereOpen = "WHERE finished = 0 AND plan IS NOT NULL ORDER BY seq"
+	whereID   = "WHERE seq = (SELECT seq FROM job WHERE id = ?1 UNION ALL SELECT job FROM alias WHERE id = ?1 LIMIT 1)"
+	// 'A' follows '@', see LegacyIdent.
+	whereLegacy = `WHERE seq = (SELECT max(seq) FROM (SELECT seq FROM job WHERE ident <> id AND ident = ?1
+		UNION ALL SELECT seq FROM job WHERE ident <> id AND ident > ?1 || '@' AND ident < ?1 || 'A'))`
+	whereOwed   = "WHERE state = 0 AND EXISTS (SELECT 1 FROM job WHERE seq = address.job AND finished > 0) ORDER BY job"
+	whereUnread = "WHERE state = 1 AND put < ? ORDER BY put LIMIT ?"
+)
+
 func (r *Job) scan(row interface{ Scan(...any) error }) error {
 	var accepted, expires, begun, finished, epoch, n int64
 	err := row.Scan(&r.Seq, &r.ID, &r.Ident, &r.Sender, &r.Key, &r.Bus, &r.Command, &r.Guest, &r.Flags, &r.State,
@@ -65,12 +76,12 @@ func list[T any](ctx context.Context, r Reader, query string, scan func(*T, inte
 
 // Open returns the jobs that have not ended, in order of acceptance.
 func (r Reader) Open(ctx context.Context) ([]*Job, error) {
-	return r.jobs(ctx, "WHERE finished = 0 AND plan IS NOT NULL ORDER BY seq")
+	return r.jobs(ctx, whereOpen)
 }
 
 // Job returns the job with this id, or with an alias of it. Nil: there is none.
 func (r Reader) Job(ctx context.Context, id string) (*Job, error) {
-	return r.one(ctx, "WHERE seq = (SELECT seq FROM job WHERE id = ?1 UNION ALL SELECT job FROM alias WHERE id = ?1 LIMIT 1)", id)
+	return r.one(ctx, whereID, id)
 }
 
 // BySeq returns the job with this number, or nil.
@@ -86,8 +97,7 @@ func LegacyIdent(ident string, n int) string { return fmt.Sprintf("%s@%d", ident
 // LegacyIdent, and its n: the next one is LegacyIdent(ident, n+1). Nil and 0:
 // there is none.
 func (r Reader) Legacy(ctx context.Context, ident string) (*Job, int, error) {
-	// 'A' follows '@'.
-	j, err := r.one(ctx, "WHERE ident <> id AND (ident = ?1 OR ident > ?1 || '@' AND ident < ?1 || 'A') ORDER BY seq DESC LIMIT 1", ident)
+	j, err := r.one(ctx, whereLegacy, ident)
 	if err != nil || j == nil {
 		return nil, 0, err
 	}
@@ -129,13 +139,29 @@ func (r Reader) Addresses(ctx context.Context, seq int64) ([]Owe, error) {
 
 // Owed returns the addresses of ended jobs that have not had their last reply.
 func (r Reader) Owed(ctx context.Context) ([]Owe, error) {
-	return r.owes(ctx, "WHERE state = 0 AND EXISTS (SELECT 1 FROM job WHERE seq = address.job AND finished > 0) ORDER BY job")
+	return r.owes(ctx, whereOwed)
+}
+
+// Broker returns the incarnation of a broker that was noted last, "" if none
+// was.
+func (r Reader) Broker(ctx context.Context, bus string) (instance string, err error) {
+	err = r.db.QueryRowContext(ctx, "SELECT coalesce((SELECT instance FROM broker WHERE bus = ?), '')", bus).Scan(&instance)
+	if err != nil {
+		return "", fmt.Errorf("reading the journal: %w", err)
+	}
+	return instance, nil
+}
+
+// OwedByID returns the addresses on a bus that have not had their last reply
+// and are named after an id of the broker; their jobs may not have ended.
+func (r Reader) OwedByID(ctx context.Context, bus string) ([]Owe, error) {
+	return r.owes(ctx, "WHERE state = 0 AND foreign_id = 1 AND bus = ?", bus)
 }
 
 // Unread returns at most limit replies that were put before t and may still
 // lie on the broker.
 func (r Reader) Unread(ctx context.Context, t time.Time, limit int) ([]Owe, error) {
-	return r.owes(ctx, "WHERE state = 1 AND put < ? ORDER BY put LIMIT ?", t.UnixMicro(), limit)
+	return r.owes(ctx, whereUnread, t.UnixMicro(), limit)
 }
 
 func (r Reader) owes(ctx context.Context, where string, args ...any) ([]Owe, error) {

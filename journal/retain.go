@@ -139,13 +139,18 @@ type drop struct {
 	file string // of its output, or ""
 }
 
-const owesNothing = "NOT EXISTS (SELECT 1 FROM address WHERE job = seq AND state = 0)"
+const (
+	owesNothing     = "NOT EXISTS (SELECT 1 FROM address WHERE job = seq AND state = 0)"
+	selectDroppable = `SELECT seq, finished, length(plan) + coalesce(length(output), 0), output IS NULL AND outsize > 0
+		FROM job WHERE finished > 0 AND plan IS NOT NULL AND ` + owesNothing + " ORDER BY finished LIMIT ?"
+	selectForgettable = `SELECT seq FROM job WHERE plan IS NULL AND finished > 0 AND finished < ?
+		AND seq < (SELECT max(seq) FROM job) AND ` + owesNothing + " ORDER BY finished LIMIT ?"
+)
 
 // droppable lists the oldest jobs whose plans and output are to go: those that
 // are too old, and as many more as make the journal too large.
 func (j *Journal) droppable(ctx context.Context, now time.Time, l Limits) ([]drop, error) {
-	rows, err := j.write.QueryContext(ctx, `SELECT seq, finished, length(plan) + coalesce(length(output), 0), output IS NULL AND outsize > 0
-		FROM job WHERE finished > 0 AND plan IS NOT NULL AND `+owesNothing+" ORDER BY finished LIMIT ?", pruneStep)
+	rows, err := j.write.QueryContext(ctx, selectDroppable, pruneStep)
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +187,7 @@ func (j *Journal) droppable(ctx context.Context, now time.Time, l Limits) ([]dro
 // forgettable lists the oldest jobs whose ids need not be remembered. The
 // newest job stays, so that numbers do not begin again.
 func (j *Journal) forgettable(ctx context.Context, now time.Time, l Limits) ([]int64, error) {
-	rows, err := j.write.QueryContext(ctx, `SELECT seq FROM job WHERE plan IS NULL AND finished > 0 AND finished < ?
-		AND seq < (SELECT max(seq) FROM job) AND `+owesNothing+" ORDER BY finished LIMIT ?", before(now, l.forget()), pruneStep)
+	rows, err := j.write.QueryContext(ctx, selectForgettable, before(now, l.forget()), pruneStep)
 	if err != nil {
 		return nil, err
 	}

@@ -82,6 +82,11 @@ CREATE TABLE alias (                     -- further ids of a job that was submit
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alias_job ON alias(job);
 
+CREATE TABLE broker (                    -- which incarnation of a broker the addresses of today are of
+	bus      TEXT PRIMARY KEY,
+	instance TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE tombstone (                 -- cancelled before they came
 	id TEXT PRIMARY KEY,
 	at INTEGER NOT NULL

@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/journal"
+)
+
+// A broker that has lost its memory gives its ids again from the beginning. A
+// reply that is still owed to an id of before would then reach a stranger. So
+// whenever the broker may have been restarted, and before anything of the new
+// incarnation is taken in or replied to, such addresses are given up.
+
+// checkIDs makes sure that the addresses of e are of the broker that runs now.
+// An error means that it could not be asked.
+func (o *outbox) checkIDs(ctx context.Context) error {
+	select {
+	case o.checking <- struct{}{}:
+		defer func() { <-o.checking }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	outages := o.e.Bus.Outages()
+	if o.checked && outages == o.outages {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.e.Timeout)
+	defer cancel()
+	info, err := o.e.Bus.Inspect(ctx, bus.Tube{Name: o.e.Tube})
+	if err != nil {
+		return err
+	}
+	if info.IDBase > 0 && info.Instance != "" { // else its numbers go on
+		written := make(chan error, 1)
+		if !o.s.post(ctx, func(l *loop) { l.incarnation(o.e, info, func(err error) { written <- err }) }) {
+			return ctx.Err()
+		}
+		select {
+		case err = <-written:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	o.checked, o.outages = err == nil, outages
+	return err
+}
+
+// incarnation notes which incarnation of a broker runs. Where it is a new one,
+// addresses that were named by an older one, after ids that it may give again,
+// are undeliverable.
+func (l *loop) incarnation(e Endpoint, info bus.Info, done func(error)) {
+	r := l.s.cfg.Journal.Reader()
+	known, err := r.Broker(l.s.life, e.Name)
+	if err != nil || known == info.Instance {
+		done(err)
+		return
+	}
+	var owed []journal.Owe
+	if known != "" {
+		if owed, err = r.OwedByID(l.s.life, e.Name); err != nil {
+			done(err)
+			return
+		}
+	}
+	l.failed = append(l.failed, done)
+	l.after = append(l.after, func() { done(nil) })
+	l.batch.Broker = append(l.batch.Broker, journal.Broker{Bus: e.Name, Instance: info.Instance})
+	lost := 0
+	for _, o := range owed {
+		id, err := strconv.ParseUint(strings.TrimPrefix(o.Address.Tube, e.Prefix), 10, 64)
+		if err == nil && id < info.IDBase {
+			continue // that number is not given again
+		}
+		lost++
+		l.batch.Sent = append(l.batch.Sent, journal.SentReply{Seq: o.Seq, Bus: e.Name, Tube: o.Address.Tube, State: journal.Undeliverable})
+		l.s.out[e.Name].void(o.Seq, o.Address.Tube)
+		if j := l.jobs[o.Seq]; j != nil {
+			j.dropAddress(o.Address)
+		}
+	}
+	if lost > 0 {
+		l.s.log.Warn("the broker began its ids again: replies cannot be delivered, they would reach strangers",
+			"bus", e.Name, "replies", lost, "hint", "`cbsdmq jobs` shows how the jobs ended")
+	}
+}
+
+func (j *job) dropAddress(gone journal.Address) {
+	kept := j.addrs[:0:0]
+	for _, a := range j.addrs {
+		if a.Bus != gone.Bus || a.Tube != gone.Tube {
+			kept = append(kept, a)
+		}
+	}
+	j.addrs = kept
+}
+
+// void takes a reply out of the outbox.
+func (o *outbox) void(seq int64, tube string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	kept := o.q[:0:0]
+	for _, p := range o.q {
+		if p.seq != seq || p.tube != tube {
+			kept = append(kept, p)
+		}
+	}
+	o.q = kept
+}

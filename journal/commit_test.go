@@ -1,0 +1,189 @@
+package journal
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cbsd/cbsdmq"
+)
+
+func TestLifeOfAJob(t *testing.T) {
+	dir := t.TempDir()
+	j := openTest(t, dir)
+	a, b := testAccept(testID(1)), testAccept(testID(2))
+	a.Begin = true
+	a.Job.Before = []byte("before")
+	a.Job.Expires = time.Now().Add(time.Hour)
+	commit(t, j, Batch{Accept: []*Accept{a, b}})
+	got := get(t, j, a.Job.Seq)
+	if d := cmp.Diff(a.Job, got, cmp.Comparer(sameTime)); d != "" {
+		t.Errorf("what Commit says of a job is not what it wrote (-said +written):\n%s", d)
+	}
+	if a.Job.N != 1 || a.Job.State != cbsdmq.Running || a.Job.Host != "host1" || a.Job.Boot != "boot1" || b.Job.N != 0 {
+		t.Errorf("got %+v and %+v", a.Job, b.Job)
+	}
+	g := &Begin{Seq: b.Job.Seq, Before: []byte("b")}
+	commit(t, j, Batch{Begin: []*Begin{g}, Finish: []*Finish{done(a.Job.Seq, "hello")}})
+	if g.N != 2 {
+		t.Errorf("second begin has n %d, want 2", g.N)
+	}
+	if r := get(t, j, a.Job.Seq); r.Before != nil || r.OutSize != 5 {
+		t.Errorf("ended as %+v", r)
+	}
+	j = reopen(t, j, dir)
+	defer j.Close()
+	open := openJobs(t, j)
+	if len(open) != 1 || open[0].ID != b.Job.ID || open[0].N != 2 || open[0].Epoch != 1 || string(open[0].Before) != "b" {
+		t.Fatalf("open jobs %+v", open)
+	}
+	owed, err := j.Reader().Owed(t.Context())
+	if err != nil || len(owed) != 1 || owed[0].Address != a.Address {
+		t.Fatalf("owed %+v, %v", owed, err)
+	}
+	commit(t, j, Batch{Sent: []SentReply{{Seq: a.Job.Seq, Bus: "mem", Tube: "reply1", PutID: 1<<64 - 1, State: Sent}}})
+	if owed, err := j.Reader().Owed(t.Context()); err != nil || len(owed) != 0 {
+		t.Errorf("still owed %+v, %v", owed, err)
+	}
+	unread, err := j.Reader().Unread(t.Context(), time.Now().Add(time.Second), 10)
+	if err != nil || len(unread) != 1 || unread[0].PutID != 1<<64-1 || unread[0].Sent.IsZero() {
+		t.Errorf("unread %+v, %v", unread, err)
+	}
+	if j.Past() != nil {
+		t.Errorf("an untouched journal is from the past: %v", j.Past())
+	}
+}
+
+// sameTime compares times as the journal keeps them.
+func sameTime(a, b time.Time) bool { return micro(a) == micro(b) }
+
+func TestFirstEndStays(t *testing.T) {
+	j := openTest(t, t.TempDir())
+	defer j.Close()
+	seq := accept(t, j, testAccept(testID(1))).Seq
+	first, second := done(seq, "first"), done(seq, "second")
+	second.State = cbsdmq.Cancelled
+	commit(t, j, Batch{Finish: []*Finish{first, second}})
+	third := &Finish{Seq: seq, State: cbsdmq.Failed}
+	unknown := &Finish{Seq: 99, State: cbsdmq.Failed}
+	commit(t, j, Batch{Finish: []*Finish{third, unknown}})
+	if first.Late || !second.Late || !third.Late || !unknown.Late {
+		t.Errorf("late: %v %v %v %v, want all but the first", first.Late, second.Late, third.Late, unknown.Late)
+	}
+	if r := get(t, j, seq); r.State != cbsdmq.Done || r.OutSize != 5 {
+		t.Errorf("the end was replaced by %+v", r)
+	}
+}
+
+func TestOnlyOpenJobsBegin(t *testing.T) {
+	j := openTest(t, t.TempDir())
+	defer j.Close()
+	var seqs []int64
+	for i := range 3 {
+		seqs = append(seqs, accept(t, j, testAccept(testID(i))).Seq)
+	}
+	commit(t, j, Batch{Finish: []*Finish{done(seqs[0], "")}})
+	if _, err := j.write.ExecContext(t.Context(), "UPDATE job SET state = 'held' WHERE seq = ?", seqs[1]); err != nil {
+		t.Fatal(err)
+	}
+	begins := []*Begin{{Seq: seqs[0]}, {Seq: seqs[1]}, {Seq: seqs[2]}, {Seq: 99}}
+	commit(t, j, Batch{Begin: begins})
+	var got []uint64
+	for _, g := range begins {
+		got = append(got, g.N)
+	}
+	if d := cmp.Diff([]uint64{0, 0, 1, 0}, got); d != "" {
+		t.Errorf("begins of an ended, a held, a queued and no job (-want +got):\n%s", d)
+	}
+	again := &Begin{Seq: seqs[2]}
+	commit(t, j, Batch{Release: []int64{seqs[0], seqs[1], seqs[2]}, Begin: []*Begin{again}})
+	if again.N != 2 {
+		t.Errorf("a read that is begun again has n %d, want 2", again.N)
+	}
+	var states []cbsdmq.State
+	for _, seq := range seqs {
+		states = append(states, get(t, j, seq).State)
+	}
+	if d := cmp.Diff([]cbsdmq.State{cbsdmq.Done, cbsdmq.Queued, cbsdmq.Running}, states); d != "" {
+		t.Errorf("only the held job is released (-want +got):\n%s", d)
+	}
+}
+
+func TestCancelFlag(t *testing.T) {
+	j := openTest(t, t.TempDir())
+	defer j.Close()
+	a := testAccept(testID(1))
+	a.Job.Flags = Stream | Reads
+	seq := accept(t, j, a).Seq
+	commit(t, j, Batch{Cancel: []int64{seq, seq}})
+	if r := get(t, j, seq); r.Flags != Stream|Reads|Cancelled {
+		t.Errorf("flags %b", r.Flags)
+	}
+}
+
+// A batch that cannot be written leaves nothing behind, in the file and in
+// memory.
+func TestFailedCommit(t *testing.T) {
+	dir := t.TempDir()
+	j := openTest(t, dir)
+	defer func() { j.Close() }()
+	a := testAccept(testID(1))
+	seq := accept(t, j, a).Seq
+	before := j.Meta()
+
+	big := testAccept(testID(2))
+	big.Begin, big.Job.Plan = true, bytes.Repeat([]byte("x"), 1<<20)
+	batch := &Batch{
+		Accept:    []*Accept{testAccept(testID(3)), big},
+		Begin:     []*Begin{{Seq: seq}},
+		Finish:    []*Finish{done(seq, "")},
+		Tombstone: []string{testID(4)},
+	}
+	fill(t, j)
+	err := j.Commit(batch)
+	if !Full(err) {
+		t.Fatalf("a commit into a full database: %v", err)
+	}
+	wantHint(t, err, cbsdmq.CodeUnavailable, "make room")
+	if d := cmp.Diff(before, j.Meta()); d != "" {
+		t.Errorf("the counters changed (-before +after):\n%s", d)
+	}
+	if js := openJobs(t, j); len(js) != 1 || js[0].State != cbsdmq.Queued {
+		t.Errorf("after a failed commit: %+v", js)
+	}
+	unfill(t, j)
+	if err := j.Commit(batch); err != nil {
+		t.Fatalf("the same batch again: %v", err)
+	}
+	if big.Job.N != 1 || batch.Begin[0].N != 2 || j.Meta().N != 2 || j.Meta().Commits != before.Commits+1 {
+		t.Errorf("begins are numbered %d and %d, meta %+v", big.Job.N, batch.Begin[0].N, j.Meta())
+	}
+	j = reopen(t, j, dir)
+	if d := cmp.Diff([]string{testID(2), testID(3)}, ids(openJobs(t, j))); d != "" {
+		t.Errorf("open (-want +got):\n%s", d)
+	}
+}
+
+// fill makes the database unable to grow, as on a full disk.
+func fill(t testing.TB, j *Journal) {
+	t.Helper()
+	var pages int
+	if err := j.write.QueryRowContext(t.Context(), "PRAGMA page_count").Scan(&pages); err != nil {
+		t.Fatal(err)
+	}
+	setPages(t, j, pages)
+}
+
+func unfill(t testing.TB, j *Journal) { setPages(t, j, 1<<30) }
+
+func setPages(t testing.TB, j *Journal, n int) {
+	t.Helper()
+	var is int
+	// PRAGMA takes no parameters.
+	if err := j.write.QueryRowContext(t.Context(), fmt.Sprint("PRAGMA max_page_count = ", n)).Scan(&is); err != nil {
+		t.Fatal(err)
+	}
+}
