@@ -30,7 +30,7 @@ type Reply struct {
 	Hint     string   `json:",omitempty"` // what a person can do about it
 	Warnings []string `json:",omitempty"`
 	Stderr   string   `json:",omitempty"` // last 4 KiB of stderr, on the last reply
-	Cut      int64    `json:",omitempty"` // bytes of stdout that no reply to this address carries; they stay available by id unless output_max dropped them
+	Cut      int64    `json:",omitempty"` // bytes of stdout that are not in Message: they did not fit, or are not kept; the former can be had by id
 	Seq      int      `json:",omitempty"` // 1, 2, ... over the replies of one address where output is streamed
 	Offset   int64    `json:",omitempty"` // where in stdout Message begins, in bytes
 	Raw      []byte   `json:",omitempty"` // the bytes of Message where they are not valid UTF-8, base64
