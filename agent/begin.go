@@ -8,6 +8,7 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/journal"
 	"github.com/cbsd/cbsdmq/runner"
 )
@@ -139,6 +140,7 @@ func (l *loop) start(js []*job) {
 		l.s.running.Add(1)
 		starts[i] = l.s.startOf(j)
 	}
+	failpoint.Hit(failpoint.Starting)
 	r := l.s.runner.get()
 	if r == nil {
 		return // followRunner starts what the next runner has not seen
@@ -146,6 +148,7 @@ func (l *loop) start(js []*job) {
 	if err := r.Start(starts...); err != nil {
 		l.runnerUp = false // followRunner sees it too, and says so
 	}
+	failpoint.Hit(failpoint.Started)
 }
 
 func (s *Server) startOf(j *job) runner.Start {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/journal"
 	"github.com/cbsd/cbsdmq/runner"
 )
@@ -37,6 +38,7 @@ const tailSize = 4 << 10
 // conclude makes the result of a job whose command has ended, outside the loop:
 // it reads output and the state of the guest.
 func (l *loop) conclude(j *job, e runner.Event) {
+	failpoint.Hit(failpoint.Exited)
 	j.phase = concluding
 	s, why, signalled := l.s, j.why, !j.termAt.IsZero()
 	row, plan, before := *j.row, j.plan, j.before
@@ -233,6 +235,7 @@ func (l *loop) end(e *ending) {
 		return
 	}
 	e.job.phase = concluding
+	failpoint.Hit(failpoint.Finishing)
 	l.endings = append(l.endings, e)
 	l.batch.Finish = append(l.batch.Finish, e.finish)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/journal"
 )
 
@@ -83,6 +84,7 @@ func (s *Server) mayReceive(ctx context.Context) bool {
 
 // take brings deliveries into the journal and settles them with the broker.
 func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.Delivery) {
+	failpoint.Hit(failpoint.Received)
 	errs := make([]error, len(ds))
 	settled := make(chan struct{}, len(ds))
 	arrivals := make([]*arrival, 0, len(ds))
@@ -124,6 +126,7 @@ func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.
 	}
 	if len(acks) > 0 {
 		_ = c.Ack(ctx, acks...)
+		failpoint.Hit(failpoint.Acked)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/journal"
 	"github.com/cbsd/cbsdmq/runner"
 )
@@ -180,6 +181,12 @@ func (l *loop) commit() {
 			f(err)
 		}
 		return
+	}
+	if len(accepting) > 0 {
+		failpoint.Hit(failpoint.Accepted)
+	}
+	if len(endings) > 0 {
+		failpoint.Hit(failpoint.Finished)
 	}
 	l.well()
 	var starts []*job

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/journal"
 )
 
@@ -165,6 +166,7 @@ func (o *outbox) publish(ctx context.Context, ps []parcel) (again []parcel) {
 		}
 	}
 	if len(done) > 0 {
+		failpoint.Hit(failpoint.Replied)
 		// Not posted under ctx: what the broker has must not be sent again.
 		o.s.post(o.s.life, func(l *loop) { l.sent(done) })
 	}
