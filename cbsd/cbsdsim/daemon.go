@@ -143,7 +143,10 @@ func (b birth) keep(env []string) error {
 	if err := errors.Join(err, writeLine(report, guest.Process.Pid)); err != nil {
 		_ = guest.Process.Kill()
 	}
+	ended := make(chan struct{})
+	go b.killWithWorkdir(guest.Process, ended)
 	_ = guest.Wait() // however it ended, it has
+	close(ended)
 	if b.Emulator != "bhyve" || !wd.alive() {
 		return nil
 	}
@@ -155,6 +158,23 @@ func (b birth) keep(env []string) error {
 		err = errors.Join(err, e)
 	}
 	return err
+}
+
+// killWithWorkdir ends a guest whose workdir has disappeared, even one that is
+// paused and so cannot notice by itself.
+func (b birth) killWithWorkdir(p *os.Process, ended <-chan struct{}) {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-look.C:
+			if !workdir(b.Workdir).alive() {
+				_ = p.Kill() // fails if it has ended by itself
+			}
+		}
+	}
 }
 
 // program is a link to this binary by the real emulator's name, which is what
@@ -184,7 +204,7 @@ func writeLine(f *os.File, n int) error {
 	return errors.Join(err, f.Close())
 }
 
-// live is the guest: it greets VNC clients until SIGTERM, or until the workdir is gone.
+// live is the guest: it greets VNC clients until SIGTERM.
 func (b birth) live() error {
 	wd := workdir(b.Workdir)
 	stop := make(chan os.Signal, 1)
@@ -205,21 +225,11 @@ func (b birth) live() error {
 	if err := os.NewFile(3, "ready").Close(); err != nil {
 		return err
 	}
-	look := time.NewTicker(time.Second)
-	defer look.Stop()
-	for {
-		select {
-		case <-stop:
-			if b.Emulator == "qemu" {
-				return os.Remove(wd.qemuPID(b.Jname))
-			}
-			return nil
-		case <-look.C:
-			if !wd.alive() {
-				return nil
-			}
-		}
+	<-stop
+	if b.Emulator == "qemu" {
+		return os.Remove(wd.qemuPID(b.Jname))
 	}
+	return nil
 }
 
 // greet answers each VNC client with the banner and listens until it goes.

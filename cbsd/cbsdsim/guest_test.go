@@ -121,6 +121,7 @@ func TestGuestEndsWithItsWorkdir(t *testing.T) {
 	}
 	must(t, dir, tiny("bcreate", "vm1", "runasap=1")...)
 	must(t, dir, tiny("qcreate", "vm2", "runasap=1")...)
+	must(t, dir, "bpause", "jname=vm1", "mode=on")
 	pids := []int{
 		number(t, field(t, dir, "bls", "header=0", "display=jid")),
 		number(t, field(t, dir, "qls", "header=0", "display=jid")),
