@@ -72,11 +72,11 @@ signal n, 1 anything else.`,
 			newRunCommand(g), newSubmitCommand(g), newFollowCommand(g), newOutputCommand(g),
 			newCancelCommand(g), newJobsCommand(g), newHeldCommand(g),
 		}},
-		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g)}},
+		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newCheckCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
 			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g),
 		}},
-		{"other", "Other:", []*cobra.Command{newVersionCommand(g)}},
+		{"other", "Other:", []*cobra.Command{newDemoCommand(g), newVersionCommand(g)}},
 	}
 	for _, group := range groups {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

@@ -137,4 +137,3 @@ func who() string {
 	}
 	return name + "@" + host
 }
-
