@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -66,13 +65,14 @@ const (
 // serves it, and a *ProtocolError where it speaks another protocol.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", socketPath(cfg.Dir))
+	conn, err := d.DialContext(ctx, "unix", filepath.Join(cfg.Dir, socketName))
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w in %s", ErrNoRunner, cfg.Dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the runner: %w", err)
 	}
+	conn.SetDeadline(time.Now().Add(helloTimeout))
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	c := &Client{conn: conn, waiting: make(map[uint64]chan *decoder), more: make(chan struct{}, 1)}
 	c.room = sync.NewCond(&c.mu)
@@ -85,6 +85,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		conn.Close()
 		return nil, fmt.Errorf("greeting the runner: %w", err)
 	}
+	conn.SetDeadline(time.Time{})
 	go c.read(r)
 	return c, nil
 }
@@ -268,9 +269,9 @@ func (c *Client) send(typ byte, fields func([]byte) []byte) error {
 func (c *Client) request(ctx context.Context, typ byte, fields func([]byte) []byte) (*decoder, error) {
 	ch := make(chan *decoder, 1)
 	c.mu.Lock()
-	if c.err != nil {
+	if err := c.err; err != nil {
 		c.mu.Unlock()
-		return nil, c.err
+		return nil, err
 	}
 	c.lastRequest++
 	id := c.lastRequest
@@ -304,7 +305,7 @@ func (c *Client) read(r *bufio.Reader) {
 			return
 		}
 		buf = next
-		d := decoder{b: body}
+		d := decode(body)
 		switch typ {
 		case frameEvents:
 			events := d.events()
@@ -324,8 +325,7 @@ func (c *Client) read(r *bufio.Reader) {
 			c.answer(id, &answer)
 		case frameSnapshot, frameFiles:
 			id := d.uint()
-			buf = nil // the answer keeps it
-			c.answer(id, &decoder{b: d.b, err: d.err})
+			c.answer(id, &decoder{s: d.s, err: d.err})
 		default:
 			d.err = fmt.Errorf("unknown frame %q", typ)
 		}
@@ -347,71 +347,4 @@ func (c *Client) answer(id uint64, d *decoder) {
 
 func socketPath(dir string) string {
 	return filepath.Join(dir, fmt.Sprintf("runner-%d.sock", Protocol))
-}
-
-// Ensure connects to the runner of cfg.Dir as Dial does. Where none runs it
-// starts one first: exe with args, detached from the caller so that it outlives
-// it: in a session of its own, with / as working directory and its errors in
-// runner.out in cfg.Dir. The program must call Serve with the same directory.
-func Ensure(ctx context.Context, cfg Config, exe string, args []string) (*Client, error) {
-	c, err := Dial(ctx, cfg)
-	if !errors.Is(err, ErrNoRunner) {
-		return c, err
-	}
-	if err := makeDir(cfg.Dir); err != nil {
-		return nil, err
-	}
-	exited, err := detach(cfg.Dir, exe, args)
-	if err != nil {
-		return nil, fmt.Errorf("starting a runner: %w", err)
-	}
-	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		var end error
-		select {
-		case end = <-exited:
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for the runner: %w", ctx.Err())
-		}
-		// A runner that ended may have found another one serving, which an agent
-		// beside this one started.
-		c, err := Dial(ctx, cfg)
-		if !errors.Is(err, ErrNoRunner) {
-			return c, err
-		}
-		if end != nil {
-			return nil, fmt.Errorf("starting a runner: %w", end)
-		}
-	}
-}
-
-// detach starts exe. The channel gets how it ended, never nil.
-func detach(dir, exe string, args []string) (<-chan error, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
-	out, err := os.OpenFile(filepath.Join(dir, "runner.out"), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer out.Close()
-	p, err := os.StartProcess(exe, append([]string{exe}, args...), &os.ProcAttr{
-		Dir:   "/",
-		Files: []*os.File{null, out, out},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
-	if err != nil {
-		return nil, err
-	}
-	exited := make(chan error, 1)
-	go func() {
-		state, err := p.Wait()
-		if err == nil {
-			err = fmt.Errorf("%s ended: %v, see %s", exe, state, out.Name())
-		}
-		exited <- err
-	}()
-	return exited, nil
 }

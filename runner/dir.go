@@ -7,11 +7,33 @@ import (
 	"syscall"
 )
 
+// Names in the runner's directory. Those of one protocol version are not
+// touched by runners of another, except that each reads the marks from every
+// log it finds.
+var (
+	socketName = fmt.Sprintf("runner-%d.sock", Protocol)
+	lockName   = fmt.Sprintf("runner-%d.lock", Protocol)
+	logName    = fmt.Sprintf("runner-%d.log", Protocol)
+	outputName = fmt.Sprintf("output-%d", Protocol)
+)
+
+const (
+	logPattern = "runner-*.log"
+	errorsName = "runner.out" // standard error of a runner that Ensure started
+)
+
+// socketPathMax is the shorter of the two systems' sun_path, without its NUL
+// (FreeBSD's sys/un.h).
+const socketPathMax = 103
+
 // makeDir creates dir with mode 0700 where it is missing, and refuses one in
 // which anybody else could put files: they would be taken for the runner's.
 func makeDir(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return fmt.Errorf("runner directory %q is not an absolute path", dir)
+	}
+	if n := len(filepath.Join(dir, socketName)); n > socketPathMax {
+		return fmt.Errorf("runner directory: the path of the socket in %s has %d bytes, more than %d", dir, n, socketPathMax)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("runner directory: %w", err)

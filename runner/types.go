@@ -63,7 +63,8 @@ const (
 	// Accepted: the Start is on record and about to be forked. Only seen in a
 	// Snapshot.
 	Accepted Kind = iota + 1
-	// Started: the command runs. PID and Start are its identity.
+	// Started: the command runs. PID and Start are its identity. Of a command
+	// that ends within some milliseconds only the end is told.
 	Started
 	// Exited: the command ended, and with it its output: Status or Signal, Out
 	// and Err are final.
@@ -100,9 +101,9 @@ type ProcStart = proc.Start
 type Event struct {
 	Key
 	Kind      Kind
-	Job       string // as in its Start
-	PID       int    // also its process group and session; 0 = never started, or not known
-	Start     ProcStart
+	Job       string         // as in its Start
+	PID       int            // also its process group and session; 0 = never started, or not known
+	Start     ProcStart      // 0 where PID is, and in the end of a command that was too short to be Started
 	Status    int            // Exited: exit code; 0 where a signal ended it
 	Signal    syscall.Signal // Exited: what ended it, or 0
 	Errno     syscall.Errno  // Failed: of fork, chdir or execve

@@ -136,52 +136,55 @@ func appendSnapshot(b []byte, s *Snapshot) []byte {
 	return b
 }
 
-// A decoder takes the fields of a frame apart. After the first field that is
-// not there every further one is zero, and err says so.
+// A decoder takes the fields of a frame apart. Its strings share the memory of
+// the frame. After the first field that is not there every further one is zero,
+// and err says so.
 type decoder struct {
-	b   []byte
+	s   string
 	err error
 }
 
+// decode returns a decoder of the fields in body, which may be used again.
+func decode(body []byte) *decoder { return &decoder{s: string(body)} }
+
 func (d *decoder) fail() {
-	d.b, d.err = nil, errShort
+	d.s, d.err = "", errShort
 }
 
 func (d *decoder) byte() byte {
-	if len(d.b) < 1 {
+	if d.s == "" {
 		d.fail()
 		return 0
 	}
-	c := d.b[0]
-	d.b = d.b[1:]
+	c := d.s[0]
+	d.s = d.s[1:]
 	return c
 }
 
 func (d *decoder) uint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.fail()
-		return 0
+	var v uint64
+	for i := 0; i < len(d.s) && i < binary.MaxVarintLen64; i++ {
+		c := d.s[i]
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			d.s = d.s[i+1:]
+			return v
+		}
 	}
-	d.b = d.b[n:]
-	return v
+	d.fail()
+	return 0
 }
 
 func (d *decoder) int() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.fail()
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
+	v := d.uint()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 // count reads the length of a list whose elements take at least one byte each,
 // so that a wrong one cannot ask for more memory than the frame has.
 func (d *decoder) count() int {
 	n := d.uint()
-	if n > uint64(len(d.b)) {
+	if n > uint64(len(d.s)) {
 		d.fail()
 		return 0
 	}
@@ -190,8 +193,8 @@ func (d *decoder) count() int {
 
 func (d *decoder) string() string {
 	n := d.count()
-	s := string(d.b[:n])
-	d.b = d.b[n:]
+	s := d.s[:n]
+	d.s = d.s[n:]
 	return s
 }
 

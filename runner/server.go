@@ -1,0 +1,380 @@
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cbsd/cbsdmq/internal/proc"
+)
+
+// maxRuns bounds the runs that a runner keeps: those that run, and those that no
+// agent has acknowledged.
+const maxRuns = 8192
+
+// A run is one accepted Start.
+type run struct {
+	// Of the server, under its mutex.
+	ev    Event // the last known
+	slot  int
+	max   int64          // bytes to keep of each file
+	start *Start         // until it is forked
+	kill  syscall.Signal // to be sent as soon as it is started
+
+	// files guards the descriptors, and that only one goroutine trims. It is
+	// taken before the server's mutex.
+	files    sync.Mutex
+	out, err int // -1: closed, or not ours
+}
+
+// A pool is what the runner knows of the runs with one pool uuid.
+type pool struct {
+	mark  Key
+	runs  map[Key]*run
+	owner *conn // gets the events, nil where no agent is connected
+}
+
+// A server is the state of a runner. Every change is in the log before anybody
+// is told.
+type server struct {
+	log    *slog.Logger
+	boot   string
+	id     string
+	hello  string // first line to every agent
+	null   int    // descriptor of /dev/null
+	queue  chan *run
+	closed chan struct{}
+
+	mu       sync.Mutex
+	forked   *sync.Cond // a fork came to its end
+	forking  int        // forks under way
+	children map[int]*run
+	young    []*run        // those of children that have not been introduced, in their order
+	born     chan struct{} // holds an element while young may hold some
+	orphans  map[*run]bool
+	pools    map[string]*pool
+	count    int // runs of all pools
+	events   *eventLog
+	line     []byte // scratch of record
+	failing  bool   // the log cannot be written
+	slots    *slots
+}
+
+func (s *server) pool(uuid string) *pool {
+	p := s.pools[uuid]
+	if p == nil {
+		uuid = strings.Clone(uuid)
+		p = &pool{mark: Key{Pool: uuid}, runs: make(map[Key]*run)}
+		s.pools[uuid] = p
+	}
+	return p
+}
+
+// emit tells the owner of the run's pool its last event.
+func (s *server) emit(r *run) {
+	if c := s.pools[r.ev.Pool].owner; c != nil {
+		c.sendEvent(&r.ev)
+	}
+}
+
+// accept takes starts, in their order: each is refused, or on record and queued
+// for its fork.
+func (s *server) accept(c *conn, starts []Start) {
+	s.mu.Lock()
+	var accepted []*run
+	var lines []byte
+	undo := make(map[*pool]Key)
+	for i := range starts {
+		st := &starts[i]
+		p := s.pool(st.Pool)
+		r, ev := s.prepare(p, st)
+		if r == nil {
+			c.sendEvent(&ev)
+			continue
+		}
+		if _, ok := undo[p]; !ok {
+			undo[p] = p.mark
+		}
+		p.mark = r.ev.Key
+		accepted = append(accepted, r)
+		lines = appendRun(lines, r)
+	}
+	if len(accepted) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	err := s.events.commit(lines)
+	s.wrote(err)
+	if err != nil {
+		for p, mark := range undo {
+			p.mark = mark
+		}
+		for _, r := range accepted {
+			s.slots.putBack(slot{n: r.slot, out: r.out, err: r.err})
+			ev := refusal(r.start, true, err.Error())
+			c.sendEvent(&ev)
+		}
+		s.mu.Unlock()
+		return
+	}
+	for _, r := range accepted {
+		s.pools[r.ev.Pool].runs[r.ev.Key] = r
+		s.count++
+	}
+	s.mu.Unlock()
+	for _, r := range accepted {
+		select {
+		case s.queue <- r:
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+// prepare makes the run of a start, or its refusal.
+func (s *server) prepare(p *pool, st *Start) (*run, Event) {
+	if !st.Key.After(p.mark) {
+		return nil, refusal(st, false, fmt.Sprintf("(%d, %d) is not higher than (%d, %d), the last that was accepted",
+			st.Epoch, st.N, p.mark.Epoch, p.mark.N))
+	}
+	if err := check(st); err != nil {
+		return nil, refusal(st, false, err.Error())
+	}
+	if s.count >= maxRuns {
+		return nil, refusal(st, true, fmt.Sprintf("%d runs have not been acknowledged", s.count))
+	}
+	sl, err := s.slots.take()
+	if err != nil {
+		return nil, refusal(st, true, err.Error())
+	}
+	limit := st.OutputMax
+	if limit <= 0 {
+		limit = OutputMaxDefault
+	}
+	return &run{
+		ev: Event{
+			// Copies, so as not to keep all that came with the start.
+			Key:  Key{Pool: p.mark.Pool, Epoch: st.Epoch, N: st.N},
+			Job:  strings.Clone(st.Job),
+			Kind: Accepted, At: time.Now(),
+			Out: File{Path: s.slots.path(sl.n, "out")},
+			Err: File{Path: s.slots.path(sl.n, "err")},
+		},
+		slot: sl.n, out: sl.out, err: sl.err,
+		max:   max(limit, OutputMin),
+		start: st,
+	}, Event{}
+}
+
+// check refuses what execve would cut short.
+func check(st *Start) error {
+	if st.Path == "" {
+		return errors.New("no program is named")
+	}
+	for _, list := range [][]string{{st.Job, st.Path, st.Dir}, st.Args, st.Env} {
+		if slices.ContainsFunc(list, func(s string) bool { return strings.ContainsRune(s, 0) }) {
+			return errors.New("a NUL in job, path, directory, arguments or environment")
+		}
+	}
+	return nil
+}
+
+func refusal(st *Start, temporary bool, reason string) Event {
+	return Event{Key: st.Key, Kind: Refused, Job: st.Job, Temporary: temporary, Reason: reason, At: time.Now()}
+}
+
+// record writes the last event of a run to the log, and tells its owner. An end
+// that cannot be written is told all the same: the agent has a journal of its
+// own, and the line is written when there is room.
+func (s *server) record(r *run) {
+	s.line = appendRun(s.line[:0], r)
+	s.events.add(s.line)
+	s.wrote(s.events.flush())
+	s.emit(r)
+	s.tidyLog()
+}
+
+// wrote keeps account of whether the log can be written, and says so once.
+func (s *server) wrote(err error) {
+	if failing := err != nil; failing != s.failing {
+		s.failing = failing
+		if failing {
+			s.log.Error("cannot write the log, refusing starts", "err", err)
+		} else {
+			s.log.Info("log can be written again")
+		}
+	}
+}
+
+// tidyLog writes the log anew when it has grown.
+func (s *server) tidyLog() {
+	l := s.events
+	if l.size < l.busy && (s.count > 0 || l.size < l.idle) {
+		return
+	}
+	if err := l.compact(s.snapshotLog()); err != nil {
+		s.log.Warn("the log goes on growing", "err", err)
+	}
+}
+
+// snapshotLog returns the shortest log that says the same.
+func (s *server) snapshotLog() []byte {
+	b := appendBegin(nil, s.boot, s.id)
+	for _, p := range s.pools {
+		if p.mark.Epoch == 0 && p.mark.N == 0 {
+			continue
+		}
+		b = appendRecord(b, recMark, p.mark, "")
+		for _, r := range p.runs {
+			b = appendHistory(b, r)
+		}
+	}
+	return b
+}
+
+// appendHistory appends all lines that are needed to know a run.
+func appendHistory(b []byte, r *run) []byte {
+	past := &run{ev: r.ev, slot: r.slot, max: r.max}
+	past.ev.Kind = Accepted
+	b = appendRun(b, past)
+	if r.ev.Kind == Accepted {
+		return b
+	}
+	if r.ev.PID != 0 {
+		past.ev.Kind = Started
+		b = appendRun(b, past)
+	}
+	if r.ev.Out.Dropped+r.ev.Err.Dropped > 0 {
+		b = appendTrim(b, r)
+	}
+	if r.ev.Kind.Ended() {
+		b = appendRun(b, r)
+	}
+	return b
+}
+
+// acknowledge forgets runs that have ended.
+func (s *server) acknowledge(keys []Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		p := s.pools[k.Pool]
+		if p == nil {
+			continue
+		}
+		r := p.runs[k]
+		if r == nil || !r.ev.Kind.Ended() {
+			continue
+		}
+		delete(p.runs, k)
+		s.count--
+		// It is written with the next event: until then the worst is that the
+		// agent is told of the run again.
+		s.events.add(appendRecord(nil, recAck, k, ""))
+		s.slots.release(r.slot, r.ev.Out.Size > 0 || r.ev.Err.Size > 0)
+	}
+	s.tidyLog()
+}
+
+// list makes c the owner of a pool and sends it what is known.
+func (s *server) list(c *conn, request uint64, uuid string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.introduce()
+	p := s.pool(uuid)
+	p.owner = c
+	snap := Snapshot{Mark: p.mark}
+	for _, r := range p.runs {
+		snap.Runs = append(snap.Runs, r.ev)
+	}
+	slices.SortFunc(snap.Runs, func(a, b Event) int {
+		if a.After(b.Key) {
+			return 1
+		}
+		return -1
+	})
+	c.sendSnapshot(request, &snap)
+}
+
+// leave ends the ownership of a connection that is closed.
+func (s *server) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.pools {
+		if p.owner == c {
+			p.owner = nil
+		}
+	}
+}
+
+func (s *server) find(k Key) (*run, error) {
+	if p := s.pools[k.Pool]; p != nil && p.runs[k] != nil {
+		return p.runs[k], nil
+	}
+	return nil, fmt.Errorf("no run (%d, %d) of this pool is known", k.Epoch, k.N)
+}
+
+// signal sends sig to the process group of a run.
+func (s *server) signal(k Key, sig syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.find(k)
+	if err != nil {
+		return err
+	}
+	e := &r.ev
+	if e.PID == 0 && e.Kind == Accepted {
+		r.kill = sig
+		return nil
+	}
+	switch e.Kind {
+	case Accepted, Started: // not reaped before the lock is released, so the pid is its own
+	case Orphan:
+		alive, err := proc.Alive(e.PID, e.Start)
+		if err != nil {
+			return err
+		}
+		if !alive {
+			return errNothingLeft
+		}
+	default:
+		left, err := groupLeft(e.PID, e.Job)
+		if err != nil {
+			return err
+		}
+		if !left {
+			return errNothingLeft
+		}
+	}
+	return syscall.Kill(-e.PID, sig)
+}
+
+var errNothingLeft = errors.New("nothing of it is left")
+
+// groupLeft reports whether the process group of a command that has ended has
+// members yet that the command started. The group's number could be another's
+// by now: the environment tells.
+func groupLeft(pgid int, job string) (bool, error) {
+	if pgid == 0 {
+		return false, nil
+	}
+	list, err := proc.List()
+	if err != nil {
+		return false, err
+	}
+	want := JobVariable + "=" + job
+	for _, p := range list {
+		if p.PGID != pgid || p.Zombie {
+			continue
+		}
+		if env, err := proc.Environ(p.PID); err == nil && slices.Contains(env, want) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
