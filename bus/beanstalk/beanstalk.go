@@ -13,6 +13,8 @@
 //   - Nothing sent behind a waiting reserve is read until that returns.
 //   - A reserved job goes back after the time to run that its sender chose, the
 //     publish_timeout in our case. An agent acknowledges within milliseconds.
+//     Version 1.12 now and then forgets it until the connection that holds it
+//     says something or ends.
 //   - With a binlog, a job of the two largest sizes that it accepts is not
 //     readable after a restart, and neither is anything that follows it in that
 //     file (1.12). Such jobs are refused as too large.
@@ -41,7 +43,8 @@ const (
 type Driver struct {
 	addr    string
 	reserve time.Duration // longest wait of one reserve
-	answer  time.Duration // longest wait for an answer that is due; also the time to run of our jobs
+	answer  time.Duration // longest silence while an answer is due
+	ttr     time.Duration // time to run of our jobs
 }
 
 // New makes a driver from a configuration's section. An error has the code
@@ -93,6 +96,7 @@ func New(cfg bus.Config) (*Driver, error) {
 			return nil, bad(s.key, "%v is not a number of seconds from 0 to 86400", s.from)
 		}
 	}
+	d.ttr = max(d.answer, time.Second)
 	return d, nil
 }
 
@@ -115,9 +119,10 @@ func parseAddr(uri string) (string, error) {
 		return fail("%q is a URL", uri)
 	}
 	host, port := uri, defaultPort
-	if ip, err := netip.ParseAddr(strings.Trim(uri, "[]")); err == nil {
-		host = ip.String()
-	} else if strings.Contains(uri, ":") {
+	if strings.HasPrefix(uri, "[") && strings.HasSuffix(uri, "]") {
+		host = uri[1 : len(uri)-1]
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ":") {
 		if host, port, err = net.SplitHostPort(uri); err != nil {
 			return fail("%q is not an address", uri)
 		}

@@ -52,8 +52,10 @@ func dialRaw(t testing.TB, addr string) *raw {
 		t.Fatalf("dialling: %v", err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	return &raw{t, nc, bufio.NewReader(nc)}
+	return newRaw(t, nc)
 }
+
+func newRaw(t testing.TB, nc net.Conn) *raw { return &raw{t, nc, bufio.NewReader(nc)} }
 
 // say sends a command and returns the line that is the answer.
 func (c *raw) say(format string, args ...any) string {

@@ -62,7 +62,7 @@ func (d *Driver) connect(ctx context.Context) (*wire, error) {
 			return nil, &bus.Permanent{Err: bad("uri", "%w", g).
 				WithHint("something else listens on %s; beanstalkd's usual port is %s", d.addr, defaultPort)}
 		}
-		return nil, fmt.Errorf("connecting to %s: %w", d.addr, w.explain(ctx, d.answer, err))
+		return nil, fmt.Errorf("connecting to %s: %w", d.addr, w.explain(ctx, err))
 	}
 	return w, nil
 }
@@ -133,7 +133,7 @@ func (c *conn) exchange(ctx context.Context, f func(*wire) error) error {
 	if err == nil {
 		return nil
 	}
-	err = c.w.explain(ctx, c.d.answer, err)
+	err = c.w.explain(ctx, err)
 	c.drop(c.w)
 	c.w = nil
 	return c.broken(ctx, err)
@@ -155,7 +155,7 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 	done := 0
 	err := c.exchange(ctx, func(w *wire) error {
 		for done < len(ms) {
-			n, err := w.put(ms[done:], rs[done:], c.d.answer)
+			n, err := w.put(ms[done:], rs[done:], c.d.ttr)
 			done += n
 			if err != nil {
 				return err

@@ -101,7 +101,7 @@ func (w *wire) watch(ctx context.Context, limit time.Duration, tubes []bus.Tube)
 			_, err = w.expect(watching, 0)
 		}
 	}
-	return w.explain(ctx, limit, err)
+	return w.explain(ctx, err)
 }
 
 func (n *consumer) Receive(ctx context.Context, most int) ([]bus.Delivery, error) {
@@ -234,7 +234,7 @@ func (n *consumer) Age(ctx context.Context, d bus.Delivery) (time.Duration, erro
 func (n *consumer) Close() error {
 	n.once.Do(func() {
 		close(n.closed)
-		n.w.nc.SetDeadline(past)
+		n.w.interrupt(true)
 		n.busy.Lock()
 		defer n.busy.Unlock()
 		if n.err == nil && slices.Contains(n.owed[n.next:], deleted) {
@@ -319,11 +319,6 @@ func (n *consumer) call(ctx context.Context, f func() error) error {
 		limit += n.c.d.reserve + time.Second // seconds are rounded up
 	}
 	disarm := n.w.until(ctx, limit)
-	select {
-	case <-n.closed: // since it was armed, or before
-		n.w.nc.SetDeadline(past)
-	default:
-	}
 	err := f()
 	disarm()
 	if err == nil {
@@ -335,7 +330,7 @@ func (n *consumer) call(ctx context.Context, f func() error) error {
 	default:
 	}
 	interrupted := ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded)
-	if err = n.w.explain(ctx, limit, err); !interrupted {
+	if err = n.w.explain(ctx, err); !interrupted {
 		n.err = err
 	}
 	return err

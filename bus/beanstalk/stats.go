@@ -138,10 +138,10 @@ func (w *wire) idBase() (st stats, base uint64, err error) {
 			return nil, 0, err
 		}
 		total := st.number("total-jobs")
-		if total > probe.id {
-			return nil, 0, fmt.Errorf("job %d of %d", probe.id, total)
+		base = max(base, 1)
+		if total < probe.id {
+			base = max(base, probe.id-total+1)
 		}
-		base = max(base, probe.id-total+1)
 		if total == before.number("total-jobs")+1 {
 			break
 		}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -24,6 +25,11 @@ const (
 type wire struct {
 	nc  net.Conn
 	out []byte // commands, until flush
+
+	mu       sync.Mutex
+	patience time.Duration // see until
+	cut      bool          // the present call is to end
+	shut     bool          // every call is
 
 	buf  []byte
 	r, w int // buf[r:w] is read and not yet used
@@ -65,22 +71,44 @@ type reply struct {
 
 var past = time.Unix(1, 0)
 
-// until arms the connection: what follows fails after limit, and when ctx
-// ends. The returned function disarms it.
+// until arms the connection: what follows fails when ctx ends, and when the
+// server says nothing for limit. The returned function disarms it.
 func (w *wire) until(ctx context.Context, limit time.Duration) (disarm func()) {
-	w.nc.SetDeadline(time.Now().Add(limit))
+	w.mu.Lock()
+	w.patience, w.cut = limit, w.shut
+	w.mu.Unlock()
+	w.extend()
 	if ctx.Done() == nil {
 		return func() {}
 	}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		w.nc.SetDeadline(past)
+		w.interrupt(false)
 		close(done)
 	})
 	return func() {
 		if !stop() {
 			<-done
 		}
+	}
+}
+
+// interrupt ends what waits for the server, with shut also what will.
+func (w *wire) interrupt(shut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut, w.shut = true, w.shut || shut
+	w.nc.SetDeadline(past)
+}
+
+// extend gives the server its time anew, unless the call is to end.
+func (w *wire) extend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cut {
+		w.nc.SetDeadline(past)
+	} else {
+		w.nc.SetDeadline(time.Now().Add(w.patience))
 	}
 }
 
@@ -176,6 +204,7 @@ func (w *wire) fill() error {
 	w.w += n
 	switch {
 	case n > 0:
+		w.extend()
 		return nil
 	case errors.Is(err, io.EOF):
 		return errors.New("the server closed the connection")
@@ -264,12 +293,12 @@ func (g *garbage) Error() string {
 }
 
 // explain puts the error of a call into words, or returns ctx's.
-func (w *wire) explain(ctx context.Context, limit time.Duration, err error) error {
+func (w *wire) explain(ctx context.Context, err error) error {
 	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return fmt.Errorf("the server did not answer within %v", limit)
+		return fmt.Errorf("the server did not answer within %v", w.patience)
 	}
 	return err
 }

@@ -64,6 +64,7 @@ func testExpire(t *testing.T, s Server) {
 			t.Fatalf("Expire(%s, %d, %v): %v", tube.Name, id, age, err)
 		}
 	}
+	begin := time.Now()
 	ids := put(t, c, m, "old", "kept")
 	if s.Driver.Caps().TTL {
 		expire(m, ids[0], 0)
@@ -71,7 +72,6 @@ func testExpire(t *testing.T, s Server) {
 		return
 	}
 	const age = time.Second
-	begin := time.Now()
 	testserver.Eventually(t, limit, func() error {
 		expire(m, ids[0], time.Hour)     // too young
 		expire(other, ids[1], 0)         // of another tube

@@ -86,16 +86,17 @@ func (p *Process) Kill(t testing.TB) {
 // Stop freezes the server: it keeps its connections and answers nothing.
 func (p *Process) Stop(t testing.TB) {
 	t.Helper()
-	p.signal(t, syscall.SIGSTOP)
+	p.Signal(t, syscall.SIGSTOP)
 }
 
 // Cont ends Stop.
 func (p *Process) Cont(t testing.TB) {
 	t.Helper()
-	p.signal(t, syscall.SIGCONT)
+	p.Signal(t, syscall.SIGCONT)
 }
 
-func (p *Process) signal(t testing.TB, s os.Signal) {
+// Signal sends a signal to the server.
+func (p *Process) Signal(t testing.TB, s os.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		t.Fatalf("signalling %s: %v", p.path, err)
