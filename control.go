@@ -202,22 +202,22 @@ func ParseResponse(body []byte) (Response, error) {
 	return r, nil
 }
 
-// Fit returns r cut so that its JSON has at most max bytes; max is at least
+// Fit returns r cut so that its JSON has at most size bytes; size is at least
 // 4096. Data keeps its beginning and then neither End nor Final: the requester
 // asks for the rest. Jobs and Guests keep their first ones, and More says so.
 // Long arguments are shortened.
-func (r Response) Fit(max int) Response {
-	if jsonSize(r) <= max {
+func (r Response) Fit(size int) Response {
+	if jsonSize(r) <= size {
 		return r
 	}
 	if r.Error != nil {
 		e := *r.Error
-		e.Field, e.Message, e.Hint = cutText(e.Field, max/16), cutText(e.Message, max/4), cutText(e.Hint, max/4)
+		e.Field, e.Message, e.Hint = cutText(e.Field, size/16), cutText(e.Message, size/4), cutText(e.Hint, size/4)
 		r.Error = &e
 	}
 	if r.Agent != nil {
 		a := *r.Agent
-		a.Trouble = cutText(a.Trouble, max/4)
+		a.Trouble = cutText(a.Trouble, size/4)
 		r.Agent = &a
 	}
 	if r.Job != nil {
@@ -228,13 +228,13 @@ func (r Response) Fit(max int) Response {
 		r.Final, r.End = nil, false
 		bare := r
 		bare.Data = nil
-		room := max - jsonSize(bare) - len(`,"data":""`)
-		r.Data = r.Data[:min(len(r.Data), room/4*3)]
+		room := size - jsonSize(bare) - len(`,"data":""`)
+		r.Data = r.Data[:min(len(r.Data), max(room, 0)/4*3)]
 	}
 	if r.Final != nil {
 		bare := r
 		bare.Final = nil
-		f := r.Final.Fit(max - jsonSize(bare) - len(`,"final":`))
+		f := r.Final.Fit(size - jsonSize(bare) - len(`,"final":`))
 		r.Final = &f
 	}
 	if len(r.Jobs) > 0 {
@@ -244,13 +244,13 @@ func (r Response) Fit(max int) Response {
 		}
 		bare := r
 		bare.Jobs, bare.More = nil, true
-		n := fitList(short, max-jsonSize(bare)-len(`,"jobs":[]`))
+		n := fitList(short, size-jsonSize(bare)-len(`,"jobs":[]`))
 		r.Jobs, r.More = short[:n], r.More || n < len(short)
 	}
 	if len(r.Guests) > 0 {
 		bare := r
 		bare.Guests, bare.More = nil, true
-		n := fitList(r.Guests, max-jsonSize(bare)-len(`,"guests":[]`))
+		n := fitList(r.Guests, size-jsonSize(bare)-len(`,"guests":[]`))
 		r.Guests, r.More = r.Guests[:n], r.More || n < len(r.Guests)
 	}
 	return r

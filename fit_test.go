@@ -169,6 +169,7 @@ func TestResponseFits(t *testing.T) {
 	guests := make([]cbsdmq.Guest, 1000)
 	for i := range jobs {
 		jobs[i] = job
+		jobs[i].Args, jobs[i].Reason = []string{"jname=vm1", long[:2000]}, long[:2000]
 	}
 	for i := range guests {
 		guests[i] = cbsdmq.Guest{Pool: "pool1", Name: "vm1", Emulator: "bhyve", Hostname: "vm1.my.domain"}
@@ -187,6 +188,10 @@ func TestResponseFits(t *testing.T) {
 		"error": {cbsdmq.Response{Error: &cbsdmq.Problem{Code: cbsdmq.CodeInternal, Message: long, Hint: long, Field: long}}, func(r cbsdmq.Response) bool {
 			return r.Error.Code == cbsdmq.CodeInternal && len(r.Error.Message) > 1000
 		}},
+		"all at once": {cbsdmq.Response{
+			Error: &cbsdmq.Problem{Message: long, Hint: long, Field: long}, Agent: &cbsdmq.AgentInfo{Trouble: long}, Job: &job,
+			Data: make([]byte, 60000),
+		}, func(r cbsdmq.Response) bool { return len(r.Data) > 1000 }},
 		"agent's trouble": {cbsdmq.Response{Agent: &cbsdmq.AgentInfo{Trouble: long}}, func(r cbsdmq.Response) bool { return len(r.Agent.Trouble) > 1000 }},
 	}
 	for name, tt := range tests {
