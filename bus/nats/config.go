@@ -131,28 +131,38 @@ func tokenLogin(token string) credential {
 	return credential{nats.Token(token), "the token"}
 }
 
-// auth reads the keys user and password, token, creds.
-func auth(cfg bus.Config) (credential, error) {
+// checkLogin reports keys that contradict each other.
+func checkLogin(cfg bus.Config) error {
 	var given []string
-	var login credential
-	if cfg.User != "" || cfg.Password != "" {
-		given, login = append(given, "user"), userLogin(cfg.User, cfg.Password)
+	for _, k := range []struct {
+		name string
+		set  bool
+	}{{"user", cfg.User != "" || cfg.Password != ""}, {"token", cfg.Token != ""}, {"creds", cfg.Creds != ""}} {
+		if k.set {
+			given = append(given, k.name)
+		}
 	}
-	if cfg.Token != "" {
-		given, login = append(given, "token"), tokenLogin(cfg.Token)
+	if len(given) > 1 {
+		return fmt.Errorf("%s: only one of them can say who we are", strings.Join(given, " and "))
 	}
-	if cfg.Creds != "" {
+	return nil
+}
+
+// login reads the keys user and password, token, creds.
+func login(cfg bus.Config) (credential, error) {
+	switch {
+	case cfg.User != "" || cfg.Password != "":
+		return userLogin(cfg.User, cfg.Password), nil
+	case cfg.Token != "":
+		return tokenLogin(cfg.Token), nil
+	case cfg.Creds != "":
 		b, err := os.ReadFile(cfg.Creds)
 		if err != nil {
 			return credential{}, fmt.Errorf("creds: %w", err)
 		}
-		given = append(given, "creds")
-		login = credential{nats.UserCredentialBytes(b), "the credentials in " + cfg.Creds}
+		return credential{nats.UserCredentialBytes(b), "the credentials in " + cfg.Creds}, nil
 	}
-	if len(given) > 1 {
-		return credential{}, fmt.Errorf("%s: only one of them can say who we are", strings.Join(given, " and "))
-	}
-	return login, nil
+	return credential{}, nil
 }
 
 // tlsConfig reads the keys tls, ca, cert and key. It returns nil if none of

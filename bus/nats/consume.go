@@ -13,14 +13,20 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 )
 
-// idle is how long after a Receive a consumer goes on to take messages in, for
-// the next one. Then what it holds goes to others.
-const idle = 500 * time.Millisecond
+const (
+	// idle is how long after a Receive that ended without a message a consumer
+	// goes on to take them in, for the next one. Then what it holds goes to
+	// others.
+	idle = 500 * time.Millisecond
+
+	// linger is how long the end of a batch is waited for.
+	linger = 5 * time.Millisecond
+)
 
 // consumer reads its tubes by pull requests, one per tube at a time. The
-// server answers a request as messages come in, also between two calls of
-// Receive; what has come is in ready. So a ctx that ends loses no message, and
-// one that comes while nobody asks is here already.
+// server answers one with all that there is, up to the number asked for, or as
+// soon as there is something. What has come is in ready, so a ctx that ends
+// loses no message.
 type consumer struct {
 	conn    *conn
 	o       bus.ConsumeOptions
@@ -97,19 +103,17 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 	}
 	k.begin()
 	defer k.end()
-	for {
-		ds, err := k.take(ctx, max)
+	for late := false; ; {
+		ds, again, err := k.next(ctx, max, late)
 		if err != nil || len(ds) > 0 {
 			return ds, err
-		}
-		again, err := k.ask(max)
-		if err != nil {
-			return nil, k.conn.call(ctx, "asking for messages", err)
 		}
 		t := time.NewTimer(again)
 		select {
 		case <-k.wake:
+			late = false
 		case <-t.C:
+			late = true
 		case <-k.closing:
 		case <-k.conn.dead:
 		case <-ctx.Done():
@@ -136,19 +140,41 @@ func (k *consumer) end() {
 	}
 }
 
-// take hands out up to max of what is ready.
-func (k *consumer) take(ctx context.Context, max int) ([]bus.Delivery, error) {
+// next returns what is ready, or asks for more and says when to come back. It
+// waits for the end of a batch, which follows its last message closely, unless
+// that is late.
+func (k *consumer) next(ctx context.Context, max int, late bool) ([]bus.Delivery, time.Duration, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case k.closed:
-		return nil, bus.ErrClosed
+		return nil, 0, bus.ErrClosed
 	case k.err != nil:
-		return nil, k.conn.fail(k.err)
+		return nil, 0, k.conn.fail(k.err)
 	}
 	if err := k.conn.failed(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
+	if len(k.ready) > 0 && len(k.ready) < max && !late {
+		for _, p := range k.pulls {
+			if p.gathering() {
+				return nil, linger, nil
+			}
+		}
+	}
+	ds, err := k.take(ctx, max)
+	if err != nil || len(ds) > 0 {
+		return ds, 0, err
+	}
+	again, err := k.ask(max)
+	if err != nil {
+		return nil, 0, k.conn.call(ctx, "asking for messages", err)
+	}
+	return nil, again, nil
+}
+
+// take hands out up to max of what is ready. k.mu is held.
+func (k *consumer) take(ctx context.Context, max int) ([]bus.Delivery, error) {
 	for d := range k.unacked {
 		if time.Since(d.came) > AckWait {
 			delete(k.unacked, d) // no longer ours to give back

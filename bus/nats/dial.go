@@ -35,10 +35,7 @@ func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {
 			d.noTTL.Store(!c.version.hasTTL())
 			return c, nil
 		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("connecting to NATS at %s: %w", e.addr, context.Cause(ctx))
-		}
-		if len(endpoints) == 1 {
+		if len(endpoints) == 1 || ctx.Err() != nil {
 			return nil, err
 		}
 		_, p := errors.AsType[*bus.Permanent](err)
@@ -71,8 +68,8 @@ func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
 		nats.Name("cbsdmq"),
 		nats.NoReconnect(),
 		nats.IgnoreDiscoveredServers(),
-		nats.SkipHostLookup(), // the net.Dialer does it, within ctx
-		nats.Timeout(timeout),
+		nats.SkipHostLookup(),               // the net.Dialer does it, within ctx
+		nats.Timeout(timeout + time.Second), // ctx is first
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(2),
 		nats.SetCustomDialer(w),
@@ -91,7 +88,10 @@ func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
 	nc, err := nats.Connect("nats://"+e.addr, opts...)
 	if err != nil {
 		werr, head := w.failure()
-		if werr != nil { // says more than nats.ErrNoServers
+		switch {
+		case ctx.Err() != nil:
+			err = fmt.Errorf("no answer within %v: %w", timeout.Round(time.Millisecond), ctx.Err())
+		case werr != nil: // says more than nats.ErrNoServers
 			err = werr
 		}
 		return nil, e.explain(err, head)

@@ -2,12 +2,12 @@ package nats
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"github.com/cbsd/cbsdmq/bus"
 )
@@ -92,8 +92,8 @@ func (c *conn) serverTime(ctx context.Context) (time.Time, error) {
 		return info.TimeStamp, nil
 	}
 	probe, err := s.js.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		Name:              "t_" + nuid.Next(),
-		FilterSubject:     mailSubject + "=" + nuid.Next(), // no tube's
+		Name:              "t_" + rand.Text(),
+		FilterSubject:     mailSubject + "=" + rand.Text(), // no tube's
 		AckPolicy:         jetstream.AckExplicitPolicy,
 		MemoryStorage:     true,
 		InactiveThreshold: time.Second,

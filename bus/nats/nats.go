@@ -64,20 +64,24 @@ func New(cfg bus.Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkLogin(cfg); err != nil {
+		return nil, err
+	}
 	return &Driver{
 		addr: addresses(servers),
 		endpoints: func() ([]endpoint, error) {
+			// The files are read again each time: certificates are renewed.
 			tls, err := tlsConfig(cfg)
 			if err != nil {
-				return nil, err
+				return nil, &bus.Permanent{Err: err}
 			}
-			auth, err := auth(cfg)
+			login, err := login(cfg)
 			if err != nil {
-				return nil, err
+				return nil, &bus.Permanent{Err: err}
 			}
 			es := make([]endpoint, len(servers))
 			for i, s := range servers {
-				es[i] = s.endpoint(tls, auth)
+				es[i] = s.endpoint(tls, login)
 			}
 			return es, nil
 		},

@@ -34,6 +34,9 @@ type pull struct {
 	inbox    string             // of sub; request n is answered to inbox + n
 	asked    int                // number of the latest request
 	open     int                // messages that it still waits for
+	got      int                // messages that it brought
+	once     bool               // the server ends it when it has nothing more
+	crowded  bool               // other consumers wait for more than there is
 	expires  time.Time          // of it
 	answered string             // ack subject that was last answered
 }
@@ -79,10 +82,8 @@ func (k *consumer) open(ctx context.Context, tube string, at place) (*pull, erro
 }
 
 // ask makes a request for up to max messages of each tube that has none open,
-// and says when to come back if nothing happens.
+// and says when to come back if nothing happens. k.mu is held.
 func (k *consumer) ask(max int) (time.Duration, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	again := pullExpires
 	for _, p := range k.pulls {
 		if left := time.Until(p.expires); p.open > 0 && left > 0 {
@@ -109,10 +110,17 @@ func (p *pull) ask(max int) error {
 			return err
 		}
 	}
+	// With both of expires and no_wait the server waits for the first message
+	// only. It does not take such a request while others wait.
+	p.once, p.crowded = !p.crowded, false
 	p.asked++
-	p.open = max
+	p.open, p.got = max, 0
 	p.expires = time.Now().Add(pullExpires + pullGrace)
-	body, err := json.Marshal(map[string]int64{"batch": int64(max), "expires": int64(pullExpires)})
+	body, err := json.Marshal(struct {
+		Batch   int           `json:"batch"`
+		Expires time.Duration `json:"expires"`
+		NoWait  bool          `json:"no_wait,omitempty"`
+	}{max, pullExpires, p.once})
 	if err != nil {
 		return err
 	}
@@ -120,6 +128,9 @@ func (p *pull) ask(max int) error {
 }
 
 func (p *pull) request() string { return fmt.Sprintf("%s%d", p.inbox, p.asked) }
+
+// gathering reports whether a batch has begun to come and its end has not.
+func (p *pull) gathering() bool { return p.once && p.open > 0 && p.got > 0 }
 
 // came is called by nats.go for each message, and each word about a request.
 func (p *pull) came(m *nats.Msg) {
@@ -130,7 +141,7 @@ func (p *pull) came(m *nats.Msg) {
 	switch {
 	case code == "":
 		if m.Sub == p.sub {
-			p.open = max(0, p.open-1)
+			p.open, p.got = max(0, p.open-1), p.got+1
 		}
 		d := &delivery{consumer: k, pull: p, msg: m, came: time.Now()}
 		if !k.busy {
@@ -142,6 +153,7 @@ func (p *pull) came(m *nats.Msg) {
 		return // about one that is over
 	case code == "404", code == "408", code == "409" && strings.Contains(text, "leadership change"):
 		p.open = 0
+		p.crowded = strings.Contains(text, "requests pending")
 	default:
 		k.err = fmt.Errorf("reading %s: the server says %s %s", p.tube, code, text)
 	}
