@@ -24,7 +24,7 @@ func (j *Journal) Commit(b *Batch) error {
 	if noRoom(err) && (b.Urgent || len(b.Finish) > 0) && j.reserve.free() {
 		err = j.commit(ctx, b)
 	}
-	return explain(j.path, "writing the journal", err)
+	return explain("writing journal", j.path, err)
 }
 
 func (j *Journal) commit(ctx context.Context, b *Batch) error {
@@ -209,5 +209,4 @@ func (s *statements) close() {
 	for _, st := range s.all {
 		st.Close()
 	}
-	*s = statements{}
 }

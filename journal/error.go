@@ -15,7 +15,7 @@ import (
 
 // A LockedError says that another agent serves the pool.
 type LockedError struct {
-	Path   string
+	Path   string // of the lock
 	Holder Holder // zero where it could not be read
 }
 
@@ -24,7 +24,7 @@ func (e *LockedError) Error() string {
 	if e.Holder.PID != 0 {
 		who = fmt.Sprintf(": pid %d on %s since %s", e.Holder.PID, e.Holder.Host, e.Holder.Since.Format(time.DateTime))
 	}
-	return fmt.Sprintf("the pool is served by another agent%s (lock %s)", who, e.Path)
+	return "the pool is served by another agent" + who
 }
 
 // Unwrap gives the error its code and a way out.
@@ -35,12 +35,12 @@ func (e *LockedError) Unwrap() error {
 
 // A VersionError says that another version of cbsdmq wrote the journal.
 type VersionError struct {
-	Path    string
+	Path    string // of the journal
 	Version int
 }
 
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("%s has schema version %d, this cbsdmq knows %d", e.Path, e.Version, schemaVersion)
+	return fmt.Sprintf("it has schema version %d, this cbsdmq knows %d", e.Version, schemaVersion)
 }
 
 // Unwrap gives the error its code and a way out.
@@ -71,13 +71,13 @@ func sqliteCode(err error) int {
 	return 0
 }
 
-// explain says what was being done when err happened at path, and gives err a
+// explain says what was being done to path when err happened, and gives err a
 // code and a way out unless it has them. It is nil for nil.
-func explain(path, doing string, err error) error {
+func explain(doing, path string, err error) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("%s: %w", doing, err)
+	err = fmt.Errorf("%s %s: %w", doing, path, err)
 	if _, ok := errors.AsType[*cbsdmq.Error](err); ok {
 		return err
 	}
@@ -105,7 +105,7 @@ func explain(path, doing string, err error) error {
 
 // damaged says that the journal at path cannot be trusted.
 func damaged(path, why string) *cbsdmq.Error {
-	return cbsdmq.Errorf(cbsdmq.CodeUnavailable, "", "%s is damaged: %s", path, why).WithHint("%s", damagedHint(path))
+	return cbsdmq.Errorf(cbsdmq.CodeUnavailable, "", "damaged: %s", why).WithHint("%s", damagedHint(path))
 }
 
 func damagedHint(path string) string {

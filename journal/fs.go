@@ -2,7 +2,6 @@ package journal
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/cbsd/cbsdmq"
@@ -13,7 +12,7 @@ import (
 func checkFilesystem(dir string) error {
 	name, err := filesystem(dir)
 	if err != nil {
-		return explain(filepath.Join(dir, "journal"), "asking for the file system of "+dir, err)
+		return explain("asking for the file system of", dir, err)
 	}
 	if !unfit(name) {
 		return nil

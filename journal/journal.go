@@ -81,7 +81,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 		reserve: reserve{path: path + ".reserve", size: o.Reserve},
 	}
 	if j.lock, err = acquire(path+".lock", o.Host); err != nil {
-		return nil, explain(path, "locking the journal", err)
+		return nil, explain("locking journal", path, err)
 	}
 	defer func() {
 		if err != nil {
@@ -97,7 +97,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 		err = j.open(ctx, o.Mode)
 	}
 	if err != nil {
-		return nil, explain(path, "opening the journal", err)
+		return nil, explain("opening journal", path, err)
 	}
 	j.reserve.keep()
 	return j, nil
@@ -111,10 +111,10 @@ func prepareDirs(o Options) (string, error) {
 		return "", fmt.Errorf("finding the journal: %w", err)
 	}
 	if err := makeDir(filepath.Dir(path)); err != nil {
-		return "", explain(path, "making the journal's directory", err)
+		return "", explain("making the directory of", path, err)
 	}
 	if err := makeDir(o.State); err != nil {
-		return "", explain(o.State, "making the state directory", err)
+		return "", explain("making", o.State, err)
 	}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real

@@ -74,7 +74,7 @@ func (j *Journal) CheckMark(ctx context.Context, n uint64) error {
 	if err == nil {
 		err = j.SaveMark()
 	}
-	return explain(j.path, "holding the jobs of a journal that went back in time", err)
+	return explain("holding the jobs of journal", j.path, err)
 }
 
 // wentBack holds what is queued and begins a new generation of m.
@@ -125,7 +125,7 @@ func (j *Journal) SaveMark() error {
 	}
 	name := markPath(j.state, j.meta.Pool)
 	if err := replaceFile(name, b); err != nil {
-		return explain(name, "saving the high-water mark", err)
+		return explain("saving the high-water mark", name, err)
 	}
 	j.marked = m
 	return nil
@@ -196,7 +196,7 @@ func checkCopy(ctx context.Context, seen, path, pool string) error {
 	if err := db.QueryRowContext(ctx, "SELECT pool FROM meta").Scan(&other); err != nil || other != pool {
 		return nil
 	}
-	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "%s is a copy of %s", path, seen).
+	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "a copy of %s", seen).
 		WithHint("if this is a pool of its own, move its copied journal away, %s and all beside it of that name; if the pool has moved here, move the old one away", path)
 }
 

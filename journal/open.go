@@ -80,15 +80,15 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 // closeFiles closes what open opened, also where it failed half way.
 func (j *Journal) closeFiles() error {
 	var errs []error
-	j.stmt.close()
 	if j.read != nil {
 		errs = append(errs, j.read.Close())
 	}
-	if j.write != nil {
-		if err := j.write.Close(); !errors.Is(err, sql.ErrConnDone) {
-			errs = append(errs, err)
-		}
+	if j.write != nil && !errors.Is(j.write.PingContext(context.Background()), sql.ErrConnDone) {
+		// The driver does not bear a statement that is closed after its connection.
+		j.stmt.close()
+		errs = append(errs, j.write.Close())
 	}
+	j.stmt = statements{}
 	if j.db != nil {
 		errs = append(errs, j.db.Close())
 	}
@@ -111,12 +111,12 @@ func OpenReader(path string) (_ *sql.DB, err error) {
 	defer func() {
 		if err != nil {
 			db.Close()
-			err = explain(path, "reading the journal", err)
+			err = explain("reading journal", path, err)
 		}
 	}()
 	fresh, err := identify(context.Background(), db, path)
 	if err == nil && fresh {
-		err = cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "%s is empty", path).
+		err = cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "it is empty").
 			WithHint("an agent fills it when it first serves the pool")
 	}
 	return db, err
@@ -137,6 +137,10 @@ func prepareFile(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if target, lerr := os.Readlink(path); err != nil && lerr == nil {
+		return cbsdmq.Errorf(cbsdmq.CodeUnavailable, "", "a link to %s, which is not there", target).
+			WithHint("mount what it leads to, or remove the link")
 	}
 	if err == nil && fi.Size() > 0 {
 		return nil
@@ -181,7 +185,7 @@ func identify(ctx context.Context, c querier, path string) (fresh bool, err erro
 	case app == 0 && version == 0 && tables == 0:
 		return true, nil
 	}
-	return false, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "%s is a database, but not a journal of cbsdmq", path).
+	return false, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "a database, but not a journal of cbsdmq").
 		WithHint(`name another file with the key "journal"`)
 }
 

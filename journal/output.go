@@ -33,7 +33,7 @@ const outputSuffix = ".out"
 // committed. What a crash leaves between the two is removed by Sweep.
 func (j *Journal) SaveOutput(seq int64, src io.Reader) (err error) {
 	name := outputFile(j.path, seq)
-	defer func() { err = explain(name, fmt.Sprintf("keeping the output of job %d", seq), err) }()
+	defer func() { err = explain("keeping output in", name, err) }()
 	if err := makeDir(filepath.Dir(name)); err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (r Reader) Output(ctx context.Context, seq int64) (io.ReadSeekCloser, error
 		return nil, cbsdmq.Errorf(cbsdmq.CodeNotFound, "job", "%s: no such job", doing)
 	}
 	if err != nil {
-		return nil, explain(r.path, doing, err)
+		return nil, explain(doing+" from", r.path, err)
 	}
 	if !inline {
 		f, err := os.Open(outputFile(r.path, seq))
@@ -85,7 +85,7 @@ func (nopCloser) Close() error { return nil }
 // called before anything is saved.
 func (j *Journal) Sweep(ctx context.Context) (err error) {
 	dir := outputDir(j.path)
-	defer func() { err = explain(dir, "removing stray output", err) }()
+	defer func() { err = explain("removing stray output from", dir, err) }()
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

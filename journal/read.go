@@ -58,7 +58,7 @@ func (r Reader) one(ctx context.Context, where string, args ...any) (*Job, error
 
 // list runs a query and scans each of its rows.
 func list[T any](ctx context.Context, r Reader, query string, scan func(*T, interface{ Scan(...any) error }) error, args ...any) (out []*T, err error) {
-	defer func() { err = explain(r.path, "reading the journal", err) }()
+	defer func() { err = explain("reading journal", r.path, err) }()
 	rows, err := r.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -175,5 +175,5 @@ func (r Reader) owes(ctx context.Context, where string, args ...any) ([]Owe, err
 
 // Check looks through the whole journal for damage, a few seconds for each GB.
 func (r Reader) Check(ctx context.Context) error {
-	return explain(r.path, "checking the journal", integrity(ctx, r.db, r.path))
+	return explain("checking journal", r.path, integrity(ctx, r.db, r.path))
 }

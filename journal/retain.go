@@ -38,7 +38,7 @@ func (j *Journal) Prune(ctx context.Context, now time.Time, l Limits) (more bool
 	if noRoom(err) && j.reserve.free() {
 		more, err = j.prune(ctx, now, l)
 	}
-	return more, explain(j.path, "dropping old results", err)
+	return more, explain("dropping old results of journal", j.path, err)
 }
 
 func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool, err error) {
