@@ -1,0 +1,338 @@
+// Package e2e runs the program itself, with real brokers and the simulated
+// cbsd, and breaks it.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/all"
+	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
+	"github.com/cbsd/cbsdmq/client"
+	"github.com/cbsd/cbsdmq/config"
+	"github.com/cbsd/cbsdmq/internal/failpoint"
+	"github.com/cbsd/cbsdmq/internal/testserver"
+)
+
+// programs are built once: the product with its failpoints, and the simulator.
+var programs struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if programs.dir != "" {
+		os.RemoveAll(programs.dir)
+	}
+	os.Exit(code)
+}
+
+func program(t *testing.T, name string) string {
+	t.Helper()
+	programs.Do(func() {
+		if programs.dir, programs.err = os.MkdirTemp("", "cbsdmq-e2e-"); programs.err != nil {
+			return
+		}
+		for _, args := range [][]string{
+			{"build", "-tags", "failpoint", "-o", filepath.Join(programs.dir, "cbsdmq"), "../cmd/cbsdmq"},
+			{"build", "-o", filepath.Join(programs.dir, "cbsd"), "../cbsd/cbsdsim/cmd/cbsdsim"},
+		} {
+			cmd := exec.Command("go", args...)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				programs.err = fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+				return
+			}
+		}
+	})
+	if programs.err != nil {
+		t.Fatal(programs.err)
+	}
+	return filepath.Join(programs.dir, name)
+}
+
+// A world is a host with one pool and a broker.
+type world struct {
+	t      *testing.T
+	dir    string
+	pool   string // the workdir
+	truth  string // what the simulated cbsd says that it did
+	file   string // configuration
+	runDir string
+	client *client.Client
+	procs  []*process
+}
+
+func newWorld(t *testing.T, broker map[string]any) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir()}
+	w.pool, w.truth, w.file = filepath.Join(w.dir, "pool1"), filepath.Join(w.dir, "truth"), filepath.Join(w.dir, "pool1.json")
+	w.runDir = filepath.Join(w.dir, "state", "run")
+	if err := cbsdsim.Init(w.pool, "e2e.local"); err != nil {
+		t.Fatal(err)
+	}
+	w.simulate(cbsdsim.Config{})
+	section := map[string]any{
+		"cbsdenv": w.pool, "cbsd": program(t, "cbsd"), "logfile": filepath.Join(w.dir, "agent.log"),
+		"state_dir": filepath.Join(w.dir, "state"), "workers": 4,
+	}
+	for k, v := range broker {
+		section[k] = v
+	}
+	text, err := json.Marshal(section)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if w.client != nil {
+			w.client.Close()
+		}
+		for _, p := range w.procs {
+			p.kill()
+		}
+		w.killRunner()
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(w.dir, "agent.log"))
+			truth, _ := os.ReadFile(w.truth)
+			t.Logf("agent.log:\n%s\ntruth:\n%s", log, truth)
+		}
+	})
+	return w
+}
+
+// beanstalkd is a configuration's broker: a real one.
+func beanstalkd(t *testing.T) map[string]any {
+	p := testserver.Beanstalkd(t)
+	return map[string]any{"broker": "beanstalkd", "beanstalkd": map[string]any{"uri": p.Addr, "publish_timeout": 2, "reserve_timeout": 1}}
+}
+
+func (w *world) simulate(c cbsdsim.Config) {
+	w.t.Helper()
+	c.Journal = w.truth
+	if err := c.Write(w.pool); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// A process is one of ours.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	<-p.done
+}
+
+func (p *process) gone() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// start starts cbsdmq, to be killed at point where that is not "".
+func (w *world) start(point string, args ...string) *process {
+	w.t.Helper()
+	p := &process{cmd: exec.Command(program(w.t, "cbsdmq"), args...), done: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), failpoint.Variable+"="+point)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	var errors bytes.Buffer
+	p.cmd.Stderr = &errors
+	if err := p.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		p.cmd.Wait()
+		close(p.done)
+	}()
+	w.t.Cleanup(func() {
+		if w.t.Failed() && errors.Len() > 0 {
+			w.t.Logf("cbsdmq %s: %s", strings.Join(args, " "), errors.String())
+		}
+	})
+	w.procs = append(w.procs, p)
+	return p
+}
+
+func (w *world) agent(point string) *process { return w.start(point, "agent", "--config", w.file) }
+
+func (w *world) runner(point string) *process {
+	p := w.start(point, "runner", "--dir", w.runDir)
+	testserver.Eventually(w.t, 10*time.Second, func() error {
+		if p.gone() {
+			return nil
+		}
+		_, err := filepath.Glob(filepath.Join(w.runDir, "*.sock"))
+		return err
+	})
+	return p
+}
+
+// runnerPID is that of the runner, whoever started it; 0 = none runs.
+func (w *world) runnerPID() int {
+	out, _ := exec.Command("pgrep", "-f", "runner --dir "+w.runDir+"$").Output()
+	pid, _ := strconv.Atoi(strings.TrimSpace(strings.Split(string(out), "\n")[0]))
+	return pid
+}
+
+func (w *world) killRunner() {
+	if pid := w.runnerPID(); pid > 0 {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
+
+// connect opens a session as a client.
+func (w *world) connect() *client.Client {
+	w.t.Helper()
+	if w.client != nil {
+		return w.client
+	}
+	cfg, _, err := config.Load(w.file)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s := cfg.Buses()[0]
+	b, closer, err := (&all.Opener{ClientOnly: true}).Open(w.t.Context(), s.Kind, s.Config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { closer.Close() })
+	var _ *bus.Bus = b
+	testserver.Eventually(w.t, 20*time.Second, func() error {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+		defer cancel()
+		w.client, err = client.Open(ctx, client.Options{Bus: b, Pool: cfg.Pool, Tube: s.Tube, ReplyPrefix: s.ReplyTubePrefix})
+		return err
+	})
+	return w.client
+}
+
+func job(command string, args ...string) client.Job {
+	j := client.Job{Command: command}
+	for _, a := range args {
+		name, value, ok := strings.Cut(a, "=")
+		if !ok {
+			j.Words = append(j.Words, a)
+			continue
+		}
+		j.Args = append(j.Args, cbsdmq.Arg{Name: name, Value: value})
+	}
+	return j
+}
+
+func (w *world) submit(j client.Job) string {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	defer cancel()
+	id, err := w.connect().Submit(ctx, j)
+	if err != nil {
+		w.t.Fatalf("submitting %s: %v", j.Command, err)
+	}
+	return id
+}
+
+func (w *world) follow(id string) cbsdmq.Reply {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 90*time.Second)
+	defer cancel()
+	r, err := w.connect().Follow(ctx, id, 0, nil)
+	if err != nil {
+		w.t.Fatalf("following %s: %v", id, err)
+	}
+	return r
+}
+
+// An act is a command of the ground truth.
+type act struct {
+	command, guest string
+	begin, end     int64 // unix nanoseconds; end 0 = none
+	status         int
+}
+
+// acts reads the ground truth, by job. A job whose command was begun twice has
+// two.
+func (w *world) acts() map[string][]act {
+	w.t.Helper()
+	b, err := os.ReadFile(w.truth)
+	if err != nil && !os.IsNotExist(err) {
+		w.t.Fatal(err)
+	}
+	out := make(map[string][]act)
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 6 {
+			w.t.Fatalf("half a line of truth: %q", line)
+		}
+		at, _ := strconv.ParseInt(f[1], 10, 64)
+		if f[0] == "B" {
+			out[f[3]] = append(out[f[3]], act{command: f[4], guest: f[5], begin: at})
+			continue
+		}
+		last := &out[f[3]][len(out[f[3]])-1]
+		last.end = at
+		last.status, _ = strconv.Atoi(f[6])
+	}
+	return out
+}
+
+// judge compares the ends that clients were told with the truth.
+func (w *world) judge(ends map[string]cbsdmq.Reply, unknownAllowed bool) {
+	w.t.Helper()
+	acts := w.acts()
+	for id, r := range ends {
+		as := acts[id]
+		switch {
+		case !r.State.Ended() || !r.Final():
+			w.t.Errorf("%s has no end: %+v", id, r)
+		case len(as) > 1:
+			w.t.Errorf("%s was begun %d times", id, len(as))
+		case r.State == cbsdmq.Done && len(as) == 1 && (as[0].end == 0 || as[0].status != 0):
+			w.t.Errorf("%s is done, in truth it was %+v", id, as[0])
+		case r.State == cbsdmq.Unknown && !unknownAllowed:
+			w.t.Errorf("%s is unknown: %s", id, r.Reason)
+		case r.State != cbsdmq.Done && r.State != cbsdmq.Unknown:
+			w.t.Errorf("%s ended %s: %s", id, r.State, r.Reason)
+		}
+	}
+	type span struct {
+		id string
+		act
+	}
+	byGuest := make(map[string][]span)
+	for id, as := range acts {
+		for _, a := range as {
+			byGuest[a.guest] = append(byGuest[a.guest], span{id, a})
+		}
+	}
+	for guest, spans := range byGuest {
+		for _, a := range spans {
+			for _, b := range spans {
+				if a.begin < b.begin && (a.end == 0 || b.begin < a.end) {
+					w.t.Errorf("on %s %s began while %s was at work", guest, b.id, a.id)
+				}
+			}
+		}
+	}
+}
