@@ -3,6 +3,7 @@ package cbsdsim
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -226,6 +227,55 @@ func TestWorkdir(t *testing.T) {
 	}
 	if target, err := os.Readlink(filepath.Join(dir, "var/db/local.sqlite")); err != nil || target != "inv.node.example.org.sqlite" {
 		t.Errorf("local.sqlite is a link to %q: %v", target, err)
+	}
+}
+
+func TestProfilesAreJSON(t *testing.T) {
+	dir := newPool(t)
+	var got []struct {
+		Name, Profile, Type string
+		Imgsize             int64 `json:"imgsize_bytes"`
+	}
+	if err := json.Unmarshal([]byte(must(t, dir, "get-profiles", "src=cloud", "json=1")), &got); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range got {
+		if _, ok := findProfile(p.Type, p.Profile); !ok || p.Name == "" || p.Imgsize < gb {
+			t.Errorf("profile %+v", p)
+		}
+	}
+	if len(got) < 2 {
+		t.Errorf("%d profiles", len(got))
+	}
+}
+
+func TestClusterIsJSON(t *testing.T) {
+	dir := newPool(t)
+	must(t, dir, tiny("bcreate", "vm1", "runasap=1")...)
+	must(t, dir, tiny("qcreate", "vm2")...)
+	must(t, dir, "jcreate", "jname=j1", "ver=empty")
+	var got struct {
+		Servers []struct {
+			ID      string
+			PowerOn bool  `json:"is_power_on"`
+			VNCPort int   `json:"vnc_port"`
+			RAM     int64 `json:"ram_bytes"`
+		}
+		Clusters struct {
+			Total int `json:"total_environment"`
+		}
+	}
+	if err := json.Unmarshal([]byte(must(t, dir, "cluster")), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Servers) != 2 || got.Clusters.Total != 3 {
+		t.Fatalf("got %+v", got)
+	}
+	if s := got.Servers[0]; s.ID != "vm1" || !s.PowerOn || s.VNCPort < 5900 || s.RAM != 64*mb {
+		t.Errorf("got %+v", s)
+	}
+	if s := got.Servers[1]; s.ID != "vm2" || s.PowerOn || s.VNCPort != 0 {
+		t.Errorf("got %+v", s)
 	}
 }
 

@@ -33,6 +33,9 @@ func (c *call) createJail() error {
 	r := c.jailRow(jail, jname, c.args.or("ip4_addr", "DHCP"))
 	r["arch"] = c.args.or("arch", "amd64")
 	r["ver"] = ver
+	for _, col := range []string{"basename", "exec_poststart", "exec_poststop", "exec_prestart", "exec_prestop", "masterhost", "slavenode"} {
+		r[col] = c.args.get(col)
+	}
 	if err := errors.Join(os.MkdirAll(c.wd.system(jname), 0o755), os.MkdirAll(c.wd.data(jname), 0o755)); err != nil {
 		return fmt.Errorf("making directories: %w", err)
 	}
