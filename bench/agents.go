@@ -57,11 +57,24 @@ func (s *service) close() {
 // workers are enough for what is in flight, as an operator would set them.
 func workers(inFlight int) int { return max(16, inFlight) }
 
-// pool makes a fresh simulated pool below the bench's directory.
+// guests is how many VMs a pool has.
+const guests = 64
+
+// pool makes a fresh simulated pool with guests below the bench's directory.
 func (b *bench) pool() (dir string, err error) {
 	b.n++
 	dir = filepath.Join(b.dir, fmt.Sprintf("pool%d", b.n))
-	return dir, cbsdsim.Init(dir, "bench.local")
+	if err := cbsdsim.Init(dir, "bench.local"); err != nil {
+		return "", err
+	}
+	for i := range guests {
+		args := []string{"bcreate", fmt.Sprintf("jname=guest%d", i), "vm_os_type=linux", "vm_os_profile=lab-tiny", "imgsize=10m", "vm_cpus=1", "vm_ram=64m"}
+		var out strings.Builder
+		if code := cbsdsim.Main(args, []string{"workdir=" + dir, "NOINTER=1", "NOCOLOR=1"}, &out, &out); code != 0 {
+			return "", fmt.Errorf("bcreate: exit status %d: %s", code, out.String())
+		}
+	}
+	return dir, nil
 }
 
 // memory serves a pool in this process, on the in-memory bus. The runner is a
@@ -110,7 +123,8 @@ func (b *bench) memory(ctx context.Context, inFlight int) (_ *service, err error
 			}
 			return r, err
 		},
-		Workers: workers(inFlight), Readers: workers(inFlight), Backlog: 1000, ReplyTTL: time.Hour,
+		ForeignWait: time.Minute,
+		Workers:     workers(inFlight), Readers: workers(inFlight), Backlog: 1000, ReplyTTL: time.Hour,
 		Limits: journal.Limits{Results: time.Hour, IDs: 24 * time.Hour}, Log: quiet,
 	})
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))

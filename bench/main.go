@@ -20,7 +20,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -36,6 +38,8 @@ func run() int {
 	flag.DurationVar(&o.length, "t", 3*time.Second, "length of one measurement")
 	flag.BoolVar(&o.long, "long", false, "also run 200,000 jobs for their memory")
 	flag.BoolVar(&o.verbose, "v", false, "print each repeat")
+	flag.StringVar(&o.only, "only", "", "measure only what has this `text` in its name, and print no table")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a profile of this process to `file`: with the in-memory bus, of the agent")
 	runnerDir := flag.String("runner", "", "be the runner of this `directory` (used by bench itself)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -59,6 +63,7 @@ type options struct {
 	repeats       int
 	length        time.Duration
 	long, verbose bool
+	only, profile string
 }
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -98,7 +103,22 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 	own := &sample{name: "embedded NATS alone: put, get, ack, reply, with 2 synced writes", measure: b.natsAlone}
 	floor := &sample{name: "floor of the latency, s", measure: b.floor}
 	latency := &sample{name: "latency p50 with 1 in flight, s", measure: b.latency}
-	all := []*sample{raw, mem, bean16, bean64, named, f50, nats, own, floor, latency}
+	memNamed := &sample{name: "in-memory bus, 16 in flight, a guest each", measure: b.rate(b.memory, 16, true)}
+	all := []*sample{raw, mem, memNamed, bean16, bean64, named, f50, nats, own, floor, latency}
+	if o.only != "" {
+		all = slices.DeleteFunc(all, func(s *sample) bool { return !strings.Contains(s.name, o.only) })
+	}
+	if o.profile != "" {
+		f, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	for range o.repeats {
 		for _, s := range all {
 			v, err := s.measure(ctx)
@@ -110,6 +130,12 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 				fmt.Fprintf(w, "%-70s %10.5g\n", s.name, v)
 			}
 		}
+	}
+	if o.only != "" {
+		for _, s := range all {
+			fmt.Fprintf(w, "%-70s %10.5g\n", s.name, s.median())
+		}
+		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	row := func(name string, v, must, aim float64, atMost bool) {

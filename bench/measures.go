@@ -55,21 +55,21 @@ func forkExec() error {
 	return err
 }
 
-// rate is jobs per second end to end. With guests each job has one of its own
+// rate is jobs per second end to end. With named each job names a guest of its own
 // and changes it, so that the state is read before and after.
-func (b *bench) rate(serve func(context.Context, int) (*service, error), inFlight int, guests bool) func(context.Context) (float64, error) {
+func (b *bench) rate(serve func(context.Context, int) (*service, error), inFlight int, named bool) func(context.Context) (float64, error) {
 	return func(ctx context.Context) (float64, error) {
 		s, err := serve(ctx, inFlight)
 		if err != nil {
 			return 0, err
 		}
 		defer s.close()
-		if _, err := s.roundTrips(ctx, inFlight, 200, guests); err != nil { // warm up
+		if _, err := s.roundTrips(ctx, inFlight, 200, named); err != nil { // warm up
 			return 0, err
 		}
 		n, begin := 0, time.Now()
 		for time.Since(begin) < b.o.length {
-			if _, err := s.roundTrips(ctx, inFlight, 500, guests); err != nil {
+			if _, err := s.roundTrips(ctx, inFlight, 500, named); err != nil {
 				return 0, err
 			}
 			n += 500
@@ -97,7 +97,7 @@ func (b *bench) latency(ctx context.Context) (float64, error) {
 
 // roundTrips runs n jobs with so many in flight and returns how long each took,
 // sorted. The client puts and reads in batches, as large as they come.
-func (s *service) roundTrips(ctx context.Context, inFlight, n int, guests bool) ([]time.Duration, error) {
+func (s *service) roundTrips(ctx context.Context, inFlight, n int, named bool) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	number := 1<<52 + rand.Uint64N(1<<52)
@@ -113,8 +113,8 @@ func (s *service) roundTrips(ctx context.Context, inFlight, n int, guests bool) 
 		var ms []bus.Message
 		for ; put < n && len(sent) < inFlight; put++ {
 			job := cbsdmq.Job{Command: "jls", JobID: number, Meta: &cbsdmq.Meta{V: cbsdmq.MetaVersion, ID: ulid.Make().String()}}
-			if guests {
-				job.Command, job.Args = "bstop", []cbsdmq.Arg{{Name: "jname", Value: "guest" + strconv.Itoa(put)}}
+			if named {
+				job.Command, job.Args = "bstop", []cbsdmq.Arg{{Name: "jname", Value: "guest" + strconv.Itoa(put%guests)}}
 			}
 			body, err := json.Marshal(job)
 			if err != nil {

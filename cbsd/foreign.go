@@ -71,6 +71,10 @@ func (p *Pool) Foreign(ctx context.Context, guests []string, own func(pid int) b
 		if guest == "" || isOurs(pr.PID, parents, own) || p.elsewhere(pr.PID) {
 			continue
 		}
+		// The list may be older than the end of the command.
+		if alive, err := proc.Alive(pr.PID, pr.Start); err == nil && !alive {
+			continue
+		}
 		return Busy{PID: pr.PID, TTY: pr.TTY, User: userName(pr.UID), Command: shown(words), Guest: guest}, true
 	}
 	return Busy{}, false
