@@ -107,7 +107,7 @@ func (b *Broker) hook() Hooks {
 // sweep drops what has outlived its TTL in tubes that nobody looks at, at a
 // cost per Put that does not depend on their number.
 func (b *Broker) sweep(now time.Time, puts int) {
-	if b.puts += puts; b.puts < 1024+len(b.tubes) {
+	if b.puts += puts; b.puts < 1024+len(b.tubes)/2 {
 		return
 	}
 	b.puts = 0
