@@ -190,7 +190,8 @@ func tlsConfig(cfg bus.Config) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cert and key: %w", err)
 		}
-		t.Certificates = []tls.Certificate{pair}
+		// Shown whatever the server asks for, so that it says what is wrong.
+		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	return t, nil
 }

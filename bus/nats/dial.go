@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,7 +62,24 @@ func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	// A server that does not like our certificate says so, but as it hangs up
+	// at once that may get lost.
+	for try := 1; ; try++ {
+		c, head, err := e.attempt(ctx)
+		switch {
+		case err == nil:
+			return c, nil
+		case ctx.Err() != nil:
+			err = fmt.Errorf("no answer within %v: %w", timeout.Round(time.Millisecond), ctx.Err())
+		case hungUp(err) && try < 3:
+			continue
+		}
+		return nil, e.explain(err, head)
+	}
+}
 
+// attempt returns what the server said first beside an error.
+func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
 	w := &wire{ctx: ctx, process: e.process}
 	c := newConn(w)
 	defer context.AfterFunc(ctx, w.kill)()
@@ -68,8 +87,8 @@ func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
 		nats.Name("cbsdmq"),
 		nats.NoReconnect(),
 		nats.IgnoreDiscoveredServers(),
-		nats.SkipHostLookup(),               // the net.Dialer does it, within ctx
-		nats.Timeout(timeout + time.Second), // ctx is first
+		nats.SkipHostLookup(),     // the net.Dialer does it, within ctx
+		nats.Timeout(time.Minute), // ctx is first
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(2),
 		nats.SetCustomDialer(w),
@@ -88,24 +107,26 @@ func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
 	nc, err := nats.Connect("nats://"+e.addr, opts...)
 	if err != nil {
 		werr, head := w.failure()
-		switch {
-		case ctx.Err() != nil:
-			err = fmt.Errorf("no answer within %v: %w", timeout.Round(time.Millisecond), ctx.Err())
-		case werr != nil: // says more than nats.ErrNoServers
+		if werr != nil { // says more than nats.ErrNoServers
 			err = werr
 		}
-		return nil, e.explain(err, head)
-	}
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1<<20))
-	if err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("using JetStream at %s: %w", e.addr, err)
+		return nil, head, err
 	}
 	w.connected()
-	c.nc, c.js = nc, js
-	if c.version, err = parseVersion(nc.ConnectedServerVersion()); err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("version %q of NATS at %s: %w", nc.ConnectedServerVersion(), e.addr, err)
+	c.nc = nc
+	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1<<20)); err == nil {
+		c.version, err = parseVersion(nc.ConnectedServerVersion())
 	}
-	return c, nil
+	if err != nil {
+		nc.Close()
+		return nil, nil, fmt.Errorf("version %q: %w", nc.ConnectedServerVersion(), err)
+	}
+	return c, nil, nil
+}
+
+// hungUp reports whether the server closed a connection whose TLS handshake had
+// been done.
+func hungUp(err error) bool {
+	return errors.Is(err, nats.ErrTLS) &&
+		(errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET))
 }

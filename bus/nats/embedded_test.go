@@ -3,7 +3,9 @@ package nats_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,31 +21,66 @@ import (
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
+// TestMain runs the embedded broker if it is called as a process that a test
+// can kill.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "broker" {
+		e, err := busnats.StartEmbedded(context.Background(), busnats.EmbeddedConfig{
+			Dir: os.Args[2], Listen: os.Args[3], Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		defer e.Close()
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+// brokerProcess runs the embedded broker of cfg in a process of its own.
+func brokerProcess(t testing.TB, cfg bus.Config) *testserver.Process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := testserver.StartProcess(t, cfg.EmbeddedListen, self, "broker", cfg.EmbeddedDir, cfg.EmbeddedListen)
+	testserver.Eventually(t, 20*time.Second, func() error { // it listens a moment before it says where
+		_, err := os.Stat(filepath.Join(cfg.EmbeddedDir, "address"))
+		return err
+	})
+	return p
+}
+
 // TestEmbedded runs the suite against the embedded broker, as a client in
-// another process sees it: over TCP, with the files in its directory.
+// another process sees it.
 func TestEmbedded(t *testing.T) {
 	bustest.Run(t, func(t *testing.T) bustest.Server {
 		cfg := embeddedConfig(t, testserver.FreeAddr(t))
-		var e *busnats.Embedded
-		begin := func(t testing.TB) { e = startEmbedded(t, cfg) }
-		end := func(testing.TB) { e.Close() }
-		begin(t)
-		t.Cleanup(func() { end(t) })
-		token, err := os.ReadFile(filepath.Join(cfg.EmbeddedDir, "token"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		secret := strings.TrimSpace(string(token))
+		p := brokerProcess(t, cfg)
+		secret := token(t, cfg)
 		return bustest.Server{
 			Driver:  driver(t, cfg),
-			Kill:    end,
-			Start:   begin,
-			Addr:    e.Addr(),
+			Kill:    p.Kill,
+			Start:   p.Start,
+			Stop:    func(t testing.TB) { p.Stop(t); silent(t, p.Addr) },
+			Cont:    p.Cont,
+			Addr:    p.Addr,
 			At:      func(addr string) bus.Driver { return driver(t, bus.Config{URI: addr, Token: secret}) },
-			Tubes:   func(t testing.TB) int { return assets(t, e.Addr(), nats.Token(secret)) },
+			Tubes:   func(t testing.TB) int { return assets(t, p.Addr, nats.Token(secret)) },
 			Library: library,
 		}
 	})
+}
+
+func token(t testing.TB, cfg bus.Config) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(cfg.EmbeddedDir, "token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // TestInProcess runs the contract against the embedded broker as the process

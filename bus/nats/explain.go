@@ -42,11 +42,11 @@ func (e endpoint) reason(err error) string {
 		}
 		return "its certificate is not valid"
 	}
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
-		if e.tls == nil || len(e.tls.Certificates) == 0 {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" && strings.Contains(op.Error(), "certificate") || hungUp(err) {
+		if e.tls == nil || !e.hasCertificate() {
 			return "it asks for a certificate of the client; the keys cert and key name one"
 		}
-		return fmt.Sprintf("it does not accept our certificate: %v", alert)
+		return "it does not accept our certificate, key cert"
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return "what answers there does not speak TLS"
@@ -65,6 +65,8 @@ func (e endpoint) reason(err error) string {
 	}
 	return ""
 }
+
+func (e endpoint) hasCertificate() bool { return e.tls.GetClientCertificate != nil }
 
 func (c credential) name() string {
 	if c.what == "" {
