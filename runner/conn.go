@@ -17,7 +17,7 @@ const (
 	helloTimeout = 5 * time.Second
 	// maxUnsent is how many bytes may wait for an agent that does not read. What
 	// it misses is in the snapshot when it comes back.
-	maxUnsent = 8 << 20
+	maxUnsent = 4 << 20
 	// startBatch is how many starts are put on record with one write. The first
 	// are forked while the next are read.
 	startBatch = 16

@@ -19,8 +19,8 @@ const (
 
 // keep looks after what nobody tells a runner: the growth of files, the end of
 // orphans, room for the log.
-func (s *server) keep() {
-	t := time.NewTicker(sizesEvery)
+func (s *server) keep(every time.Duration) {
+	t := time.NewTicker(every)
 	defer t.Stop()
 	for n := 1; ; n++ {
 		select {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -44,7 +45,7 @@ func actRunner(dir string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := Serve(ctx, Config{Dir: dir, Log: log, Version: "test"}); err != nil {
+	if err := Serve(ctx, Config{Dir: dir, Log: log, Version: "test", every: 20 * time.Millisecond}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -80,14 +81,16 @@ func actAgent(dir string, script []string) int {
 // goes on.
 func actWriter(until []string) int {
 	w := bufio.NewWriterSize(os.Stdout, 1<<16)
-	at := 0
+	var line [16]byte
+	at := int64(0)
 	for _, name := range until {
-		end, err := strconv.Atoi(name)
+		end, err := strconv.ParseInt(name, 10, 64)
 		if err != nil {
 			return 2
 		}
 		for ; at < end; at += 16 {
-			fmt.Fprintf(w, "%015d\n", at)
+			patternLine(&line, at)
+			w.Write(line[:])
 		}
 		if err := w.Flush(); err != nil {
 			return 1
@@ -100,6 +103,15 @@ func actWriter(until []string) int {
 		}
 	}
 	return 0
+}
+
+// patternLine writes at in 15 digits and a newline.
+func patternLine(line *[16]byte, at int64) {
+	for i := 14; i >= 0; i-- {
+		line[i] = byte('0' + at%10)
+		at /= 10
+	}
+	line[15] = '\n'
 }
 
 // within is how long anything in these tests may take.
@@ -120,7 +132,6 @@ type site struct {
 	dir  string
 	wrap []string // command before the runner's, or nil
 	cmd  *exec.Cmd
-	err  strings.Builder
 
 	mu   sync.Mutex
 	jobs []string
@@ -137,6 +148,9 @@ func newSite(t testing.TB, wrap ...string) *site {
 
 func (s *site) cleanup() {
 	s.kill()
+	if log := s.log(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic:") {
+		s.t.Errorf("the runner says:\n%s", log)
+	}
 	for _, job := range s.jobs {
 		pids, err := proc.FindEnv(JobVariable, job)
 		if err != nil {
@@ -154,7 +168,12 @@ func (s *site) serve() {
 	args := append(append([]string(nil), s.wrap...), os.Args[0], s.dir)
 	s.cmd = exec.Command(args[0], args[1:]...)
 	s.cmd.Env = append(os.Environ(), actAs+"=runner")
-	s.cmd.Stderr = &s.err
+	log, err := os.OpenFile(s.dir+".stderr", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	s.cmd.Stderr = log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -167,6 +186,15 @@ func (s *site) serve() {
 		c.Close()
 		return ours
 	})
+}
+
+// log returns what the runners have said.
+func (s *site) log() string {
+	b, err := os.ReadFile(s.dir + ".stderr")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.t.Error(err)
+	}
+	return string(b)
 }
 
 // kill ends the runner with SIGKILL.

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -64,7 +65,7 @@ func Serve(ctx context.Context, cfg Config) error {
 	}
 	go s.reap()
 	go s.introduceAll()
-	go s.keep()
+	go s.keep(cmp.Or(cfg.every, sizesEvery))
 	s.serve(ctx, l)
 
 	s.mu.Lock()

@@ -242,14 +242,11 @@ func appendHistory(b []byte, r *run) []byte {
 	past := &run{ev: r.ev, slot: r.slot, max: r.max}
 	past.ev.Kind = Accepted
 	b = appendRun(b, past)
-	if r.ev.Kind == Accepted {
-		return b
-	}
-	if r.ev.PID != 0 {
+	if r.ev.Kind != Accepted && r.ev.PID != 0 {
 		past.ev.Kind = Started
 		b = appendRun(b, past)
 	}
-	if r.ev.Out.Dropped+r.ev.Err.Dropped > 0 {
+	if r.ev.Out.Dropped > 0 || r.ev.Err.Dropped > 0 {
 		b = appendTrim(b, r)
 	}
 	if r.ev.Kind.Ended() {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,10 +16,6 @@ const (
 	maxFree = 256
 	// takeTries is how many free slots are tried before a new one is made.
 	takeTries = 4
-	// freeRest is how long a slot may be open elsewhere after its release
-	// without being taken for held: every fork copies all descriptors, until
-	// execve closes them.
-	freeRest = time.Second
 )
 
 // A slot is a pair of output files, opened for one command.
@@ -46,9 +41,9 @@ type slots struct {
 }
 
 type freeSlot struct {
-	n     int
-	since time.Time
-	sure  bool // found to be open nowhere since its release
+	n    int
+	seen bool // by settle, which leaves it alone the first time
+	sure bool // found to be open nowhere since its release
 }
 
 func openSlots(dir string) (*slots, error) {
@@ -125,18 +120,20 @@ func (s *slots) release(n int, used bool) {
 		s.clear(n)
 	}
 	if len(s.free) < maxFree {
-		s.free = append(s.free, freeSlot{n: n, since: time.Now()})
+		s.free = append(s.free, freeSlot{n: n})
 	} else {
 		s.held[n] = true
 	}
 }
 
 // settle looks after the slots that are not in use: it finds those that are
-// held, clears them, and removes them once they are not.
+// held, clears them, and removes them once they are not. One that was released
+// a moment ago may seem held: every fork copies all descriptors, until execve
+// closes them.
 func (s *slots) settle() {
 	kept := s.free[:0]
 	for _, f := range s.free {
-		if !f.sure && time.Since(f.since) > freeRest {
+		if f.seen && !f.sure {
 			sl, err := s.open(f.n, unix.O_CREAT)
 			if err != nil {
 				s.held[f.n] = true
@@ -145,6 +142,7 @@ func (s *slots) settle() {
 			sl.close()
 			f.sure = true
 		}
+		f.seen = true
 		kept = append(kept, f)
 	}
 	s.free = kept

@@ -32,6 +32,8 @@ type Config struct {
 	Dir     string
 	Log     *slog.Logger // nil: no log
 	Version string       // of the program, for people
+
+	every time.Duration // in place of sizesEvery, in tests
 }
 
 // A Key names a run.
