@@ -10,13 +10,31 @@ import (
 
 func judgeCreate(plan Plan, name string, was, is GuestState, tail []byte) finding {
 	f := finding{met: is.Exists, had: was.Exists, why: name + " was not created"}
-	if is.Exists && plan.Family != is.Emulator && plan.Command == plan.Family[:1]+"create" {
-		return finding{why: fmt.Sprintf("%s is a guest of %s", name, is.Emulator)}
+	if wrong, ok := wrongFamily(plan, name, is); ok && is.Exists && !hasField("jimport bimport", plan.Command) {
+		return wrong
 	}
 	if v, _ := plan.Arg("runasap"); v == "1" && is.Exists && !is.Running {
 		return finding{had: was.Exists, why: name + " exists but does not run", hint: startHint(plan, name, is, tail)}
 	}
 	return f
+}
+
+// wrongFamily finds a guest that the command is not for.
+func wrongFamily(plan Plan, name string, g GuestState) (finding, bool) {
+	family := g.Emulator
+	switch family {
+	case bhyve, qemu, xen, virtualbox:
+	default: // qemu-arm-static and the like are jails
+		family = jail
+	}
+	if plan.Verb == Mode || plan.Family == family { // jswmode and bswmode are for all
+		return finding{}, false
+	}
+	f := finding{why: fmt.Sprintf("%s is a guest of %s", name, family)}
+	if other := family[:1] + plan.Command[1:]; catalogue()[other] != nil {
+		f.hint = "use " + other
+	}
+	return f, true
 }
 
 func judgeRemove(name string, was, is GuestState) finding {

@@ -9,8 +9,8 @@ import (
 	"github.com/cbsd/cbsdmq"
 )
 
-// askWait bounds one question to cbsd.
-const askWait = 10 * time.Second
+// askWait bounds the questions to cbsd about one job.
+const askWait = 5 * time.Second
 
 var (
 	vmGuid  = &query{table: "settings", rest: "LIMIT 1", columns: []string{"vm_zfs_guid"}}
@@ -96,6 +96,8 @@ func (p *Pool) readLookups(ctx context.Context, name, emulator string) (guid, di
 // askLookups asks cbsd itself. A guest that no family is known of is taken for
 // one of bhyve, as the original programs do.
 func (p *Pool) askLookups(ctx context.Context, name, family string, started bool) (guid, disk, vnc string) {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
 	get := "bget"
 	switch family {
 	case jail, qemu, xen:
@@ -116,8 +118,6 @@ func (p *Pool) askLookups(ctx context.Context, name, family string, started bool
 
 // ask returns the one line that a command prints, or otherwise.
 func (p *Pool) ask(ctx context.Context, otherwise string, argv ...string) string {
-	ctx, cancel := context.WithTimeout(ctx, askWait)
-	defer cancel()
 	out, err := p.host.run(ctx, argv...)
 	if err != nil || len(out) == 0 || strings.Count(strings.TrimSuffix(string(out), "\n"), "\n") > 0 {
 		if err != nil {

@@ -13,7 +13,7 @@ const reasonMax = 400
 
 var (
 	escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
-	chatter = regexp.MustCompile(`^(\w+ done in |Use cbsd \w+ |PID: |Send SIGTERM to |For attach |VNC |Waiting for PID|Boot device)`)
+	chatter = regexp.MustCompile(`^(\w+ done in |Use cbsd \w+ |PID: |Send SIGTERM to |For attach |VNC |Waiting for PID|Boot device|Please use for debug: |St(art|opp)ing jail: )`)
 )
 
 // lastLine returns the last line of stdout that says something, where CBSD

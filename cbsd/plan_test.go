@@ -177,6 +177,8 @@ func TestPlanRefuses(t *testing.T) {
 		"files of the host":  {parseJob("media", "mode=list", "path=/etc/*"), "CommandArgs.path", "character * in a path", ""},
 		"option":             {parseJob("bmigrate", "jname=vm1", "node=-oProxyCommand=reboot"), "CommandArgs.node", "begins with a dash", ""},
 		"lost in echo":       {vm("cpuset=-n"), "CommandArgs.cpuset", "is -n", ""},
+		"commands of sed":    {parseJob("bcreate", "jname=vm1", "ci_user_pw_root=x;reboot:w /etc/rc.conf.d/x"), "CommandArgs.ci_user_pw_root", "character :", "sed"},
+		"sed, in an address": {parseJob("bcreate", "jname=vm1", "ci_gw4=10.0.0.1#w /etc/x"), "CommandArgs.ci_gw4", "character #", "sed"},
 		"column run":         {parseJob("bls", "display=jname;reboot"), "CommandArgs.display", "list of columns", "jname,status"},
 		"column redirected":  {parseJob("bls", "display=jname>/etc/passwd"), "CommandArgs.display", "list of columns", ""},
 		"column a program":   {parseJob("qls", "display=jname,../../../../sbin/reboot"), "CommandArgs.display", "list of columns", ""},

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 )
@@ -30,6 +31,9 @@ const (
 	Warning Level = "warning"
 	Fatal   Level = "fatal"
 )
+
+// probeWait bounds the questions of Probe to cbsd.
+const probeWait = 15 * time.Second
 
 // A Report is what Probe found.
 type Report struct {
@@ -57,6 +61,8 @@ func (r *Report) add(level Level, about, text, hint string) {
 // is none is fatal: the rest may come later, and says so in each reply.
 func (p *Pool) Probe(ctx context.Context) Report {
 	var r Report
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
 	if !p.probeWorkdir(&r) {
 		return r
 	}

@@ -139,6 +139,9 @@ func badValue(cmd *command, name, v string) (flaw, bool) {
 			return f, true
 		}
 	}
+	if c := templateMark(name); c != "" && strings.Contains(v, c) {
+		return flaw{"contains the character " + c, "CBSD fills a template with it by sed, where what follows would be commands of sed; leave it out"}, true
+	}
 	if cmd.resplit && strings.Contains(v, " ") {
 		return flaw{"contains a space", "CBSD's wrapper " + cmd.name + " would take what follows for further arguments"}, true
 	}
@@ -146,6 +149,19 @@ func badValue(cmd *command, name, v string) (flaw, bool) {
 		return flaw{"contains a space", "CBSD puts it on QEMU's command line, where what follows would be options of their own"}, true
 	}
 	return flaw{}, false
+}
+
+// templateMark is the character that ends the argument name in the sed scripts
+// that fill CBSD's templates (modules/bsdconf.d/cloudinit), "" for those that
+// are in none.
+func templateMark(name string) string {
+	switch {
+	case strings.HasPrefix(name, "ci_ip4_addr"), strings.HasPrefix(name, "ci_gw4"), name == "uuid":
+		return "#"
+	case strings.HasPrefix(name, "ci_"), name == "vpc_name":
+		return ":"
+	}
+	return ""
 }
 
 // isFlags reports whether the argument name holds options for a program, which

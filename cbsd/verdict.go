@@ -210,6 +210,9 @@ func judgeGuest(plan Plan, name string, was, is GuestState, tail []byte) finding
 	if !is.Exists {
 		return finding{why: missing(name, is)}
 	}
+	if f, ok := wrongFamily(plan, name, is); ok {
+		return f
+	}
 	switch plan.Verb {
 	case Start:
 		f := finding{met: is.Running, had: was.Running, why: name + " does not run"}

@@ -423,10 +423,10 @@ func TestLastLine(t *testing.T) {
 		"a\nb":                         "b",
 		"a\r\nb\r\n":                   "b",
 		"\x1b[1;31mred\x1b[0m alert\n": "red alert",
-		"Protected/locked jail. Skip for remove: vm1\nbdestroy done in 0 seconds\n": "Protected/locked jail. Skip for remove: vm1",
-		"PID: 0\nbhyve: no such disk\nbstart done in 11 seconds\n":                  "bhyve: no such disk",
-		"bstart done in 2 seconds\n":                                                "bstart done in 2 seconds",
-		"caf\xe9\n":                                                                 "caf",
+		"Protected/locked jail. Skip for remove: vm1\nbdestroy done in 0 seconds\n":                   "Protected/locked jail. Skip for remove: vm1",
+		"PID: 0\nbhyve: no such disk\nPlease use for debug: bhyverun.sh\nbstart done in 11 seconds\n": "bhyve: no such disk",
+		"bstart done in 2 seconds\n": "bstart done in 2 seconds",
+		"caf\xe9\n":                  "caf",
 	} {
 		if got := lastLine([]byte(in)); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
@@ -467,4 +467,17 @@ func TestSameSetting(t *testing.T) {
 			t.Errorf("%s: %q asked, %q kept: got %v", tt.name, tt.asked, tt.kept, got)
 		}
 	}
+}
+
+// A command for guests of another kind.
+func TestVerdictWrongFamily(t *testing.T) {
+	t.Parallel()
+	p := simPool(t)
+	create(t, p, qemu, "q1", "runasap=1")
+	steps(t, p, []step{
+		{"bstart jname=q1", failed, 1, "q1 is a guest of qemu", "use qstart"},
+		{"bset jname=q1 vm_ram=1g", failed, 1, "q1 is a guest of qemu", "use qset"},
+		{"jrestart jname=q1", failed, 1, "q1 is a guest of qemu", ""},
+		{"bcreate jname=q1 vm_os_type=linux vm_os_profile=lab-tiny imgsize=10m vm_cpus=1 vm_ram=64m", failed, 1, "q1 is a guest of qemu", ""},
+	})
 }
