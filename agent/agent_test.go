@@ -523,3 +523,24 @@ func TestBrokerBeginsItsIDsAgain(t *testing.T) {
 		t.Errorf("the stranger's mailbox has %d more replies, %v", info.Ready, err)
 	}
 }
+
+func TestUnreadRepliesAreRemoved(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.ReplyTTL = time.Second }
+	b.start()
+	before := b.broker.Tubes()
+	id := b.raw(`{"Command":"jprint","CommandArgs":{"a":"b"}}`)
+	tube := bus.Tube{Name: bus.MailboxName("reply", id), Kind: bus.Mailbox}
+	ready := func() int {
+		info, err := b.client.Inspect(t.Context(), tube)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Ready
+	}
+	eventually(t, "the reply is there", func() bool { return ready() == 1 })
+	eventually(t, "the unread reply is removed", func() bool { return ready() == 0 })
+	if after := b.broker.Tubes(); after > before {
+		t.Errorf("%d tubes, before the job %d", after, before)
+	}
+}

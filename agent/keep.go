@@ -3,17 +3,17 @@ package agent
 import (
 	"context"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cbsd/cbsdmq"
-	"github.com/cbsd/cbsdmq/journal"
 )
 
-const (
-	keepEvery   = time.Minute
-	expireBatch = 500
-)
+// keepEvery is how often housekeeping is done; more often where replies live
+// shorter.
+const keepEvery = time.Minute
 
 // tick does what depends on time.
 func (l *loop) tick(now time.Time) {
@@ -90,7 +90,7 @@ func (l *loop) signal(j *job, sig syscall.Signal) {
 
 // keep does the housekeeping: old results, and replies that nobody has read.
 func (s *Server) keep(ctx context.Context) {
-	for sleep(ctx, keepEvery) {
+	for sleep(ctx, min(keepEvery, max(s.cfg.ReplyTTL, time.Second))) {
 		s.prune(ctx)
 		s.expire(ctx)
 	}
@@ -120,31 +120,36 @@ func (s *Server) prune(ctx context.Context) {
 	}
 }
 
-// expire removes replies that were not read in time from brokers that do not
-// do it themselves.
+// expire removes what was not read in time from brokers that do not do it
+// themselves: replies, pieces of output, and answers of the control lane.
 func (s *Server) expire(ctx context.Context) {
-	owes, err := s.cfg.Journal.Reader().Unread(ctx, time.Now().Add(-s.cfg.ReplyTTL), expireBatch)
-	if err != nil {
-		s.log.Warn("could not look for unread replies", "err", err)
-		return
-	}
-	var gone []journal.SentReply
-	for _, o := range owes {
-		box := s.out[o.Address.Bus]
-		if box == nil {
+	for _, e := range s.cfg.Endpoints {
+		if e.Bus.Caps().TTL {
 			continue
 		}
-		callCtx, cancel := context.WithTimeout(ctx, box.e.Timeout)
-		err := box.e.Bus.Expire(callCtx, o.Address.Tube, o.PutID, s.cfg.ReplyTTL)
+		callCtx, cancel := context.WithTimeout(ctx, keepEvery)
+		n, err := e.Bus.Sweep(callCtx, e.ownsMailbox, s.cfg.ReplyTTL)
 		cancel()
-		if err != nil {
-			break // the broker is away: next time
+		if n > 0 {
+			s.log.Info("removed replies that nobody has read", "bus", e.Name, "replies", n)
 		}
-		gone = append(gone, journal.SentReply{Seq: o.Seq, Bus: o.Address.Bus, Tube: o.Address.Tube, PutID: o.PutID, State: journal.Gone})
+		if err != nil && ctx.Err() == nil && e.Bus.Outages() == 0 {
+			s.log.Warn("could not look for unread replies", "bus", e.Name, "err", err)
+		}
 	}
-	if len(gone) > 0 {
-		s.post(ctx, func(l *loop) { l.batch.Sent = append(l.batch.Sent, gone...) })
+}
+
+// ownsMailbox reports whether tube is one of the endpoint's reply tubes.
+func (e Endpoint) ownsMailbox(tube string) bool {
+	rest, ok := strings.CutPrefix(tube, e.Prefix)
+	if !ok {
+		return false
 	}
+	if ulid, isControl := strings.CutPrefix(rest, "c"); isControl {
+		return cbsdmq.ValidULID(ulid)
+	}
+	_, err := strconv.ParseUint(rest, 10, 64)
+	return err == nil
 }
 
 // pause is the wait before attempt n: twice as long each time, up to 5 s, with

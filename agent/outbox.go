@@ -157,7 +157,7 @@ func (o *outbox) publish(ctx context.Context, ps []parcel) (again []parcel) {
 		p := sent[i]
 		switch {
 		case r.Err == nil:
-			done = append(done, journal.SentReply{Seq: p.seq, Bus: o.e.Name, Tube: p.tube, PutID: r.ID, State: o.sentState()})
+			done = append(done, journal.SentReply{Seq: p.seq, Bus: o.e.Name, Tube: p.tube, PutID: r.ID, State: journal.Sent})
 		case errors.Is(r.Err, bus.ErrTooLarge) && len(p.body) > replyMin:
 			p.max, p.body = max(len(p.body)/2, replyMin), nil
 			again = append(again, p)
@@ -171,15 +171,6 @@ func (o *outbox) publish(ctx context.Context, ps []parcel) (again []parcel) {
 		o.s.post(o.s.life, func(l *loop) { l.sent(done) })
 	}
 	return again
-}
-
-// sentState is what remains to be done about a reply that was sent: nothing
-// where the broker itself drops what nobody reads.
-func (o *outbox) sentState() journal.AddressState {
-	if o.e.Bus.Caps().TTL {
-		return journal.Gone
-	}
-	return journal.Sent
 }
 
 // stored makes the last reply of a job from the journal.

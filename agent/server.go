@@ -21,7 +21,7 @@ import (
 type Bus interface {
 	Put(ctx context.Context, ms ...bus.Message) []bus.Result
 	Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error)
-	Expire(ctx context.Context, tube string, id uint64, age time.Duration) error
+	Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error)
 	Inspect(ctx context.Context, t bus.Tube) (bus.Info, error)
 	Outages() int
 	Caps() bus.Caps

@@ -137,6 +137,14 @@ type Conn interface {
 	Close() error
 }
 
+// A Sweeper is a Conn to a broker without Caps.TTL: somebody has to remove what
+// nobody has read.
+type Sweeper interface {
+	// Sweep removes messages older than age from the tubes that match, but from
+	// those that somebody consumes. It returns how many it removed.
+	Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (int, error)
+}
+
 // A Consumer hands out the messages of its tubes. It is for one goroutine at a
 // time; Close may be called from another.
 type Consumer interface {

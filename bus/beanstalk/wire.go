@@ -52,6 +52,7 @@ const (
 	using
 	watching
 	reserved
+	found
 	timedOut
 	deadlineSoon
 	deleted
@@ -63,8 +64,8 @@ const (
 
 type reply struct {
 	kind kind
-	id   uint64 // inserted, reserved
-	size int    // of the body: reserved, ok
+	id   uint64 // inserted, reserved, found
+	size int    // of the body: reserved, found, ok
 	body []byte // nil if longer than asked for
 	word string // failure: what the server said
 }
@@ -138,7 +139,7 @@ func (w *wire) reply(max int) (reply, error) {
 		switch r.kind {
 		case unknown:
 			return r, &garbage{bytes.Clone(line)}
-		case ok, reserved:
+		case ok, reserved, found:
 		default:
 			return r, nil
 		}
@@ -220,12 +221,16 @@ func parse(line []byte) reply {
 		if id, ok := number(rest); ok {
 			return reply{kind: inserted, id: id}
 		}
-	case "RESERVED":
+	case "RESERVED", "FOUND":
 		first, second, _ := bytes.Cut(rest, []byte(" "))
 		id, isID := number(first)
 		size, isSize := number(second)
 		if isID && isSize && size <= maxSize {
-			return reply{kind: reserved, id: id, size: int(size)}
+			r := reply{kind: reserved, id: id, size: int(size)}
+			if len(word) == len("FOUND") {
+				r.kind = found
+			}
+			return r
 		}
 	case "OK":
 		if size, isSize := number(rest); isSize && size <= maxSize {

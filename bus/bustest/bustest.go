@@ -80,6 +80,7 @@ func contract(t *testing.T, s Server) {
 		{"LateReader", testLateReader},
 		{"TTL", testTTL},
 		{"Expire", testExpire},
+		{"Sweep", testSweep},
 		{"ManyMailboxes", testManyMailboxes},
 	} {
 		t.Run(c.name, func(t *testing.T) {

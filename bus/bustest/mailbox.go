@@ -99,6 +99,49 @@ func testExpire(t *testing.T, s Server) {
 	nothing(t, n)
 }
 
+// testSweep checks that Sweep removes what is old enough from tubes that match
+// and that nobody consumes, and nothing else.
+func testSweep(t *testing.T, s Server) {
+	c := dial(t, s.Driver)
+	sweeper, ok := c.(bus.Sweeper)
+	if !ok {
+		if !s.Driver.Caps().TTL {
+			t.Fatal("the broker does not know TTLs, and its driver cannot sweep")
+		}
+		t.Skip("the broker itself drops what nobody reads")
+	}
+	read, unread, other := mailbox(t, "read"), mailbox(t, "unread"), mailbox(t, "other")
+	n := consume(t, c, read)
+	put(t, c, read, "a")
+	put(t, c, unread, "b", "c")
+	put(t, c, other, "d")
+	ds := receive(t, n, 1)
+	release := func() {
+		if err := n.Release(within(t, limit), 0, ds...); err != nil {
+			t.Fatalf("releasing: %v", err)
+		}
+	}
+	release()
+	match := func(tube string) bool { return tube == read.Name || tube == unread.Name }
+	begin, removed := time.Now(), 0
+	const age = time.Second
+	testserver.Eventually(t, limit, func() error {
+		k, err := sweeper.Sweep(within(t, limit), match, age)
+		if removed += k; err == nil && removed < 2 {
+			err = fmt.Errorf("%d removed, want 2", removed)
+		}
+		return err
+	})
+	if took := time.Since(begin); took < age {
+		t.Errorf("removed after %v, want %v", took, age)
+	}
+	ready(t, c, unread, 0)
+	ready(t, c, other, 1)
+	if diff := cmp.Diff([]string{"a"}, bodies(take(t, n, 1))); diff != "" {
+		t.Errorf("from the tube with a reader (-want +got):\n%s", diff)
+	}
+}
+
 // testManyMailboxes checks that mailboxes leave nothing on the broker.
 func testManyMailboxes(t *testing.T, s Server) {
 	const many, at = 1000, 50

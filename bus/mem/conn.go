@@ -131,6 +131,32 @@ func (c *conn) Expire(ctx context.Context, tube string, id uint64, age time.Dura
 	return nil
 }
 
+func (c *conn) Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error) {
+	if err := c.alive(ctx); err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	for name, t := range c.b.tubes {
+		if !match(name) || len(t.watchers) > 0 {
+			continue
+		}
+		t.wake(now)
+		for _, m := range slices.Clone(t.ready[t.head:]) {
+			t.remove(m.id, func(m *msg) bool {
+				old := now.Sub(m.put) > age
+				if old {
+					removed++
+				}
+				return old
+			})
+		}
+		c.b.forget(name, t)
+	}
+	return removed, nil
+}
+
 func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
 	if err := c.alive(ctx); err != nil {
 		return bus.Info{}, err
