@@ -131,18 +131,14 @@ type Conn interface {
 	// Expire removes message id of the tube if it is there unread and older
 	// than age. Drivers with Caps.TTL return nil and do nothing.
 	Expire(ctx context.Context, tube string, id uint64, age time.Duration) error
+	// Sweep removes messages older than age from the tubes that match, but from
+	// those that somebody consumes, and returns how many it removed. Drivers
+	// with Caps.TTL do nothing.
+	Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error)
 	Inspect(ctx context.Context, t Tube) (Info, error)
 	// Close ends the connection and its consumers. Deliveries that were not
 	// acknowledged go back to their tubes.
 	Close() error
-}
-
-// A Sweeper is a Conn to a broker without Caps.TTL: somebody has to remove what
-// nobody has read.
-type Sweeper interface {
-	// Sweep removes messages older than age from the tubes that match, but from
-	// those that somebody consumes. It returns how many it removed.
-	Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (int, error)
 }
 
 // A Consumer hands out the messages of its tubes. It is for one goroutine at a

@@ -120,13 +120,8 @@ func (b *Bus) Expire(ctx context.Context, tube string, id uint64, age time.Durat
 // Sweep removes messages older than age from the tubes that match and that
 // nobody consumes. Where Caps.TTL is set it does nothing.
 func (b *Bus) Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error) {
-	if b.Caps().TTL {
-		return 0, nil
-	}
 	err = b.use(ctx, func(c Conn) (err error) {
-		if s, ok := c.(Sweeper); ok {
-			removed, err = s.Sweep(ctx, match, age)
-		}
+		removed, err = c.Sweep(ctx, match, age)
 		return err
 	})
 	return removed, err
