@@ -181,3 +181,6 @@ func openJobs(t testing.TB, j *Journal) []*Job {
 	}
 	return js
 }
+
+// later is a time some hours after now.
+func later(hours int) time.Time { return time.Now().Add(time.Duration(hours) * time.Hour) }

@@ -140,7 +140,7 @@ func readMark(state, pool string) (mark, error) {
 		return m, nil
 	}
 	if err != nil {
-		return m, fmt.Errorf("reading the high-water mark: %w", err)
+		return m, explain("reading the high-water mark", markPath(state, pool), err)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
 		// It was not us who wrote this. That is no reason to refuse service:
@@ -207,12 +207,12 @@ func hostID(state string) (string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		// Agents of several pools may be here for the first time at once.
 		if err := createFile(name, []byte(randomID()+"\n")); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", fmt.Errorf("naming this host: %w", err)
+			return "", explain("naming this host in", name, err)
 		}
 		b, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return "", fmt.Errorf("reading the host's id: %w", err)
+		return "", explain("reading", name, err)
 	}
 	id := strings.TrimSpace(string(b))
 	if id == "" {

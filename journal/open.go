@@ -41,10 +41,8 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	if err != nil {
 		return err
 	}
-	if fi, err := os.Stat(j.path); err != nil {
-		return err
-	} else if !fresh && fi.Size() <= checkMax {
-		if err := integrity(ctx, j.write, j.path); err != nil {
+	if !fresh {
+		if err := checkDamage(ctx, j.write, j.path); err != nil {
 			return err
 		}
 	}
@@ -54,9 +52,12 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	if err := j.stmt.prepareTx(ctx, j.write); err != nil {
 		return err
 	}
-	// A file that can only be read is found out here, and not by the first job.
-	if err := j.atomically(ctx, func() error { return nil }); err != nil {
-		return err
+	if !fresh {
+		// This changes nothing. A file that can only be read is found out here,
+		// and not by the first job.
+		if _, err := j.write.ExecContext(ctx, "UPDATE meta SET n = n WHERE one = 0"); err != nil {
+			return err
+		}
 	}
 	if err := j.load(ctx, fresh); err != nil {
 		return err
@@ -142,7 +143,7 @@ func prepareFile(path string) error {
 		return cbsdmq.Errorf(cbsdmq.CodeUnavailable, "", "a link to %s, which is not there", target).
 			WithHint("mount what it leads to, or remove the link")
 	}
-	if err == nil && fi.Size() > 0 {
+	if err == nil && fi.Size() > 1 { // SQLite takes one byte for none
 		return nil
 	}
 	if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
@@ -187,6 +188,18 @@ func identify(ctx context.Context, c querier, path string) (fresh bool, err erro
 	}
 	return false, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "a database, but not a journal of cbsdmq").
 		WithHint(`name another file with the key "journal"`)
+}
+
+// checkDamage looks for damage as long as that takes no time to speak of.
+func checkDamage(ctx context.Context, c querier, path string) error {
+	if err := checkLength(ctx, c, path); err != nil {
+		return err
+	}
+	fi, err := os.Stat(path)
+	if err != nil || fi.Size() > checkMax {
+		return err
+	}
+	return integrity(ctx, c, path)
 }
 
 // integrity looks through the whole database for damage.

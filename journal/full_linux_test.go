@@ -1,0 +1,263 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cbsd/cbsdmq"
+)
+
+// smallDisk mounts a file system of so many bytes.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
+		t.Skipf("NOT TESTED: a small disk cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fillDisk uses up the room of dir to the last byte, and returns the file.
+func fillDisk(t *testing.T, dir string) string {
+	t.Helper()
+	name := filepath.Join(dir, "filler")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(make([]byte, size)); errors.Is(err, unix.ENOSPC) {
+			size /= 2
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return name
+}
+
+// onSmallDisk opens a journal with its pool on a small disk and its state
+// elsewhere.
+func onSmallDisk(t *testing.T) (Options, *Journal) {
+	t.Helper()
+	o := testOptions(t.TempDir())
+	o.Path = filepath.Join(smallDisk(t, "12m"), "var", "journal.sqlite")
+	o.Reserve = 2 << 20
+	j, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o, j
+}
+
+func wantReserve(t *testing.T, o Options, want bool) {
+	t.Helper()
+	fi, err := os.Stat(o.Path + ".reserve")
+	if got := err == nil && fi.Size() == o.Reserve; got != want {
+		t.Fatalf("reserve is set aside: %v, want %v (%v)", got, want, err)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	o, j := onSmallDisk(t)
+	defer func() { j.Close() }()
+	disk := filepath.Dir(filepath.Dir(o.Path))
+	wantReserve(t, o, true)
+	var running []int64
+	for i := range 20 {
+		a := testAccept(testID(i))
+		a.Begin = true
+		running = append(running, accept(t, j, a).Seq)
+	}
+	filler := fillDisk(t, disk)
+
+	// Nothing new is taken, and the reserve is not touched for it.
+	before, failed := j.Meta(), 0
+	for i := range 100 {
+		a := testAccept(testID(100 + i))
+		a.Begin, a.Job.Plan = true, bytes.Repeat([]byte("p"), 60_000)
+		err := j.Commit(&Batch{Accept: []*Accept{a}, Cancel: []int64{running[0]}})
+		if err == nil {
+			before = j.Meta()
+			continue // there was still some room in the files
+		}
+		if failed++; !Full(err) {
+			t.Fatal(err)
+		}
+		wantHint(t, err, cbsdmq.CodeUnavailable, "make room")
+	}
+	if failed == 0 {
+		t.Fatal("the disk was not full")
+	}
+	if j.Meta() != before {
+		t.Errorf("failed commits changed the counters from %+v to %+v", before, j.Meta())
+	}
+	wantReserve(t, o, true)
+
+	// The ends of what runs are written.
+	out := string(bytes.Repeat([]byte("o"), 50_000))
+	for _, seq := range running[:10] {
+		commit(t, j, Batch{Finish: []*Finish{done(seq, out)}})
+	}
+	wantReserve(t, o, false)
+	j.RestoreReserve()
+	wantReserve(t, o, false)
+
+	// The agent is restarted on the full disk, and the rest ends too.
+	if err := j.Close(); err != nil {
+		t.Logf("closing on a full disk: %v", err)
+	}
+	var err error
+	if j, err = Open(t.Context(), o); err != nil {
+		t.Fatalf("opening on a full disk: %v", err)
+	}
+	if j.Past() != nil {
+		t.Error(j.Past())
+	}
+	for _, seq := range running[10:] {
+		commit(t, j, Batch{Finish: []*Finish{done(seq, out)}})
+	}
+	for _, seq := range running {
+		if r := get(t, j, seq); r.State != cbsdmq.Done || r.OutSize != int64(len(out)) {
+			t.Errorf("job %d is %s", seq, r.State)
+		}
+	}
+	err = j.SaveOutput(running[0], bytes.NewReader(make([]byte, 8<<20)))
+	if !Full(err) {
+		t.Errorf("saving output on a full disk: %v", err)
+	}
+	wantHint(t, err, cbsdmq.CodeUnavailable, "make room")
+	if _, err := os.Stat(outputFile(o.Path, running[0])); err == nil {
+		t.Error("half of the output was left on the full disk")
+	}
+
+	// There is room again.
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	accept(t, j, testAccept(testID(1000)))
+	j.RestoreReserve()
+	wantReserve(t, o, true)
+	if err := j.Reader().Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUrgentUsesReserve(t *testing.T) {
+	o, j := onSmallDisk(t)
+	defer j.Close()
+	fillDisk(t, filepath.Dir(filepath.Dir(o.Path)))
+	for i := range 30 {
+		a := testAccept(testID(i))
+		a.Job.Plan = bytes.Repeat([]byte("p"), 60_000)
+		err := j.Commit(&Batch{Accept: []*Accept{a}, Urgent: true})
+		if err != nil && i < 10 {
+			t.Fatalf("an urgent job was not taken: %v", err)
+		}
+	}
+	wantReserve(t, o, false)
+}
+
+// Dropping old results needs room before it makes some.
+func TestPruneOnFullDisk(t *testing.T) {
+	o, j := onSmallDisk(t)
+	defer j.Close()
+	for i := range 40 {
+		seq := accept(t, j, testAccept(testID(i))).Seq
+		commit(t, j, Batch{Finish: []*Finish{done(seq, string(bytes.Repeat([]byte("o"), 50_000)))}})
+	}
+	sendAll(t, j)
+	fillDisk(t, filepath.Dir(filepath.Dir(o.Path)))
+	if more, err := j.Prune(t.Context(), later(1), Limits{Results: 1}); err != nil || more {
+		t.Fatalf("more %v, %v", more, err)
+	}
+	if j.kept != 0 {
+		t.Errorf("%d bytes are kept", j.kept)
+	}
+}
+
+// The state directory is on another disk than the pool. A full one does not
+// keep a pool from being served, once this host has a name.
+func TestFullStateDirectory(t *testing.T) {
+	o := testOptions(t.TempDir())
+	o.State = smallDisk(t, "1m")
+	j, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(t, o.State)
+	accept(t, j, testAccept(testID(1)))
+	if err := j.SaveMark(); !Full(err) {
+		t.Errorf("saving the mark on a full disk: %v", err)
+	}
+	j.release()
+	if j, err = Open(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	accept(t, j, testAccept(testID(2)))
+	if j.Past() != nil {
+		t.Error(j.Past())
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	remount := func(t *testing.T, dir string) {
+		t.Helper()
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(t *testing.T, o Options, what string) {
+		t.Helper()
+		j, err := Open(t.Context(), o)
+		if err == nil {
+			j.Close()
+			t.Fatal("it was opened")
+		}
+		t.Log(err)
+		wantHint(t, err, cbsdmq.CodeUnavailable, "must be able to write "+what)
+	}
+	t.Run("new pool", func(t *testing.T) {
+		o := testOptions(t.TempDir())
+		disk := smallDisk(t, "8m")
+		o.Path = filepath.Join(disk, "var", "journal.sqlite")
+		remount(t, disk)
+		refused(t, o, o.Path)
+	})
+	t.Run("pool", func(t *testing.T) {
+		o, j := onSmallDisk(t)
+		j.Close()
+		remount(t, filepath.Dir(filepath.Dir(o.Path)))
+		refused(t, o, o.Path)
+	})
+	t.Run("state", func(t *testing.T) {
+		o := testOptions(t.TempDir())
+		o.State = smallDisk(t, "1m")
+		remount(t, o.State)
+		refused(t, o, o.State)
+	})
+	t.Run("file", func(t *testing.T) {
+		o, j := onSmallDisk(t)
+		accept(t, j, testAccept(testID(1)))
+		j.Close()
+		if err := unix.Mount(o.Path, o.Path, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Unmount(o.Path, unix.MNT_DETACH) })
+		if err := unix.Mount("", o.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, o, o.Path)
+	})
+}
