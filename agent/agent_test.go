@@ -528,7 +528,6 @@ func TestUnreadRepliesAreRemoved(t *testing.T) {
 	b := newBench(t)
 	b.adjust = func(c *Config) { c.ReplyTTL = time.Second }
 	b.start()
-	before := b.broker.Tubes()
 	id := b.raw(`{"Command":"jprint","CommandArgs":{"a":"b"}}`)
 	tube := bus.Tube{Name: bus.MailboxName("reply", id), Kind: bus.Mailbox}
 	ready := func() int {
@@ -539,8 +538,9 @@ func TestUnreadRepliesAreRemoved(t *testing.T) {
 		return info.Ready
 	}
 	eventually(t, "the reply is there", func() bool { return ready() == 1 })
+	before := b.broker.Tubes()
 	eventually(t, "the unread reply is removed", func() bool { return ready() == 0 })
-	if after := b.broker.Tubes(); after > before {
-		t.Errorf("%d tubes, before the job %d", after, before)
+	if after := b.broker.Tubes(); after >= before {
+		t.Errorf("%d tubes, with the reply %d", after, before)
 	}
 }
