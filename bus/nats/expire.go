@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -74,6 +75,70 @@ func (c *conn) expire(ctx context.Context, p place, id uint64, age time.Duration
 		return nil
 	}
 	return err
+}
+
+// Sweep looks at mailboxes only. It is for servers without TTLs, as Expire is.
+func (c *conn) Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error) {
+	defer c.guard(ctx)()
+	if err := c.usable(); err != nil {
+		return 0, err
+	}
+	if c.version.hasTTL() {
+		return 0, nil
+	}
+	if removed, err = c.sweep(ctx, match, age); err != nil {
+		return removed, c.call(ctx, "sweeping mailboxes", err)
+	}
+	return removed, nil
+}
+
+func (c *conn) sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error) {
+	now, err := c.serverTime(ctx) // there is a stream of mailboxes from now on
+	if err != nil {
+		return 0, err
+	}
+	js, err := c.js.Stream(ctx, mailStream)
+	if err != nil {
+		return 0, err
+	}
+	info, err := js.Info(ctx, jetstream.WithSubjectFilter(mailSubject+"*"))
+	if err != nil {
+		return 0, err
+	}
+	for subject := range info.State.Subjects {
+		k := strings.TrimPrefix(subject, mailSubject)
+		if tube, ok := tubeOf(k); !ok || !match(tube) {
+			continue
+		}
+		if _, err := js.Consumer(ctx, mailConsumer+k); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			if err != nil {
+				return removed, err
+			}
+			continue
+		}
+		n, err := dropOld(ctx, js, subject, now.Add(-age))
+		if removed += n; err != nil {
+			return removed, err
+		}
+	}
+	return removed, nil
+}
+
+// dropOld removes the messages of subject that were put before t.
+func dropOld(ctx context.Context, js jetstream.Stream, subject string, t time.Time) (n int, err error) {
+	for seq := uint64(1); ; n++ {
+		m, err := js.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Time.After(t) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		if err := js.DeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return n, err
+		}
+		seq = m.Sequence + 1
+	}
 }
 
 // serverTime is the server's clock, which need not agree with ours. Before

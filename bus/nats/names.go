@@ -75,3 +75,11 @@ func token(name string) (string, error) {
 	end := "==" + hex.EncodeToString(sum[:])
 	return t[:maxToken-len(end)] + end, nil
 }
+
+// tubeOf is the inverse of token. A token that was cut does not say its tube.
+func tubeOf(token string) (name string, ok bool) {
+	if strings.Contains(token, "==") {
+		return "", false
+	}
+	return strings.NewReplacer("=2E", ".", "=3A", ":").Replace(token), true
+}

@@ -45,6 +45,9 @@ func TestTokensDiffer(t *testing.T) {
 		if (x == y) != (a == b) {
 			t.Fatalf("%q and %q: tokens %q and %q", a, b, x, y)
 		}
+		if back, ok := tubeOf(x); ok != (len(a)+2*strings.Count(a, ".")+2*strings.Count(a, ":") <= maxToken) || ok && back != a {
+			t.Fatalf("%q: token %q stands for %q, %v", a, x, back, ok)
+		}
 		if strings.ContainsAny(x, ".*> /\\\t\r\n") || len(x) > maxToken {
 			t.Fatalf("%q: token %q", a, x)
 		}
