@@ -1,6 +1,7 @@
 package cbsd
 
 import (
+	"cmp"
 	"context"
 	"os/user"
 	"path/filepath"
@@ -59,9 +60,12 @@ func (p *Pool) Foreign(ctx context.Context, guests []string, own func(pid int) b
 		return Busy{}, false
 	}
 	parents := make(map[int]int, len(list))
+	list = slices.Clone(list)
 	for _, pr := range list {
 		parents[pr.PID] = pr.PPID
 	}
+	// commands call others: the one that was started first is what somebody typed
+	slices.SortStableFunc(list, func(a, b proc.Process) int { return cmp.Compare(a.Start, b.Start) })
 	for _, pr := range list {
 		words := p.commandWords(pr.Args)
 		if words == nil {
@@ -174,5 +178,5 @@ func shown(words []string) string {
 			words[i] = name + "=***"
 		}
 	}
-	return clip("cbsd "+strings.Join(words, " "), 200)
+	return clip("cbsd "+strings.ReplaceAll(strings.Join(words, " "), `"`, ""), 200)
 }

@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// noSleep: under the race detector each process would sleep a second as it ends.
+const noSleep = "GORACE=atexit_sleep_ms=0"
+
 // simPool is a fresh simulated environment.
 func simPool(t testing.TB, change ...func(*Config)) *Pool {
 	t.Helper()
@@ -53,6 +56,7 @@ func openPool(t testing.TB, cfg Config) *Pool {
 		t.Fatal(err)
 	}
 	p.host.dist = filepath.Join(t.TempDir(), "dist") // whatever is installed on this machine
+	p.host.env = func() []string { return append(p.environ(), noSleep) }
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			t.Error(err)
@@ -93,7 +97,7 @@ func execute(t testing.TB, p *Pool, plan Plan) (Exit, []byte) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.cfg.CBSD, plan.Argv...)
-	cmd.Env, cmd.Dir = p.Env("pool1/1", plan), p.Dir()
+	cmd.Env, cmd.Dir = append(p.Env("pool1/1", plan), noSleep), p.Dir()
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
 	cmd.WaitDelay = 10 * time.Second
