@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/internal/proc"
 )
 
@@ -37,6 +38,7 @@ func (s *server) begin(r *run) {
 	s.mu.Unlock()
 
 	pid, err := s.fork(r)
+	failpoint.Hit(failpoint.RunnerForked)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,6 +198,7 @@ func (s *server) end(pid int, r *run) {
 		}
 	}
 	delete(s.children, pid)
+	failpoint.Hit(failpoint.RunnerReaped)
 	r.ev.Kind, r.ev.At = Exited, time.Now()
 	r.ev.Out.Size, r.ev.Err.Size = out, errs
 	if status.Signaled() {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/internal/proc"
 )
 
@@ -122,6 +123,7 @@ func (s *server) accept(c *conn, starts []Start) {
 		s.mu.Unlock()
 		return
 	}
+	failpoint.Hit(failpoint.RunnerAccepted)
 	for _, r := range accepted {
 		s.pools[r.ev.Pool].runs[r.ev.Key] = r
 		s.count++
@@ -195,6 +197,12 @@ func (s *server) record(r *run) {
 	s.line = appendRun(s.line[:0], r)
 	s.events.add(s.line)
 	s.wrote(s.events.flush())
+	switch r.ev.Kind {
+	case Started:
+		failpoint.Hit(failpoint.RunnerStarted)
+	case Exited:
+		failpoint.Hit(failpoint.RunnerExited)
+	}
 	s.emit(r)
 	s.tidyLog()
 }
