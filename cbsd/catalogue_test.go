@@ -98,3 +98,34 @@ func TestCatalogueHasSimulatedCommands(t *testing.T) {
 		}
 	}
 }
+
+// The names that --args prints on a host with a real CBSD are in the catalogue.
+func TestCatalogueHasHostArguments(t *testing.T) {
+	workdir := os.Getenv("CBSDMQ_WORKDIR")
+	if workdir == "" {
+		t.Skip("NOT COMPARED with a real CBSD: set CBSDMQ_WORKDIR to a workdir of it")
+	}
+	p, err := Open(t.Context(), Config{Workdir: workdir, RunDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	asked := 0
+	for name, cmd := range catalogue() {
+		if cmd.mute || cmd.does == terminal || cmd.does == runs || p.host.find(name) == "" {
+			continue
+		}
+		names := p.host.ask(name)
+		if len(names) > 0 {
+			asked++
+		}
+		for arg := range names {
+			if !cmd.knows(arg) {
+				t.Errorf("%s: no argument %s", name, arg)
+			}
+		}
+	}
+	if asked < 100 {
+		t.Errorf("only %d commands answered", asked)
+	}
+}

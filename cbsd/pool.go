@@ -16,14 +16,20 @@ import (
 const DefaultCommand = "/usr/local/bin/cbsd"
 
 // Config says which environment a Pool is and what may be run in it.
+//
+// Allow names what may be run. Empty, or with "all", it is every command that
+// this host's CBSD has, but those that need a terminal or run other programs.
+// A command such as "jexec" permits it even so, and "bset:jconf" an argument
+// that names a file which CBSD would run, with its command. A list without
+// "all" permits nothing else.
 type Config struct {
 	CBSD          string       // absolute path of the cbsd command; "" = DefaultCommand
 	Workdir       string       // absolute path of the environment, such as /pool1
 	RunDir        string       // where the working directory of commands is made; "" = use /var/empty
 	Color         bool         // do not set NOCOLOR
-	Allow         []string     // commands and arguments: see allowance; nil = every command that needs no terminal and runs no other programs
-	AllowWildcard bool         // permit * in a jname
-	StrictArgs    bool         // refuse every unknown argument
+	Allow         []string     // commands and arguments, see above
+	AllowWildcard bool         // permit * in a jname; such a job has the lane WholePool
+	StrictArgs    bool         // refuse every argument that the command does not know
 	Log           *slog.Logger // nil = discard
 }
 

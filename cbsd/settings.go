@@ -79,8 +79,8 @@ func sameSetting(name, asked, kept string) bool {
 			return true // a bare number is in MB
 		}
 		return ok1 && ok2 && a == k
-	case "arch", "ver":
-		return asked == "native"
+	case "arch", "ver", "dsk_zfs_guid":
+		return asked == "native" || asked == "auto" // found out by CBSD
 	case "ip4_addr":
 		host, _, _ := strings.Cut(kept, "/")
 		return asked == host || strings.HasPrefix(strings.ToUpper(asked), "DHCP")
