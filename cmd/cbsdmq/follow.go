@@ -30,6 +30,9 @@ known of it is dropped.`,
 				return err
 			}
 			defer s.Close()
+			if err := s.arrived(ctx, args[0]); err != nil {
+				return err
+			}
 			w := &watch{g: g, s: s, id: args[0], have: from}
 			final, err := w.run(ctx, !g.json())
 			if err != nil {

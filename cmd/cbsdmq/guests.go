@@ -32,16 +32,10 @@ CBSD's own state.`,
 			if err != nil {
 				return err
 			}
-			var list []cbsdmq.Guest
-			var failures []error
-			for _, pool := range pools {
-				guests, err := g.poolGuests(ctx, pool, &t)
-				if err != nil {
-					failures = append(failures, ofPool(pools, pool, err))
-				}
-				list = append(list, guests...)
-			}
-			return errors.Join(append(failures, g.listGuests(list))...)
+			guests, err := each(pools, func(pool config.Found) ([]cbsdmq.Guest, error) {
+				return g.poolGuests(ctx, pool, &t)
+			})
+			return errors.Join(err, g.listGuests(guests))
 		},
 	}
 	t.flags(cmd)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,16 +54,10 @@ read instead.`,
 			if err != nil {
 				return err
 			}
-			var list []cbsdmq.JobInfo
-			var failures []error
-			for _, pool := range pools {
-				jobs, err := g.poolJobs(ctx, pool, limit, cbsdmq.State(state))
-				if err != nil {
-					failures = append(failures, ofPool(pools, pool, err))
-				}
-				list = append(list, jobs...)
-			}
-			return errors.Join(append(failures, g.listJobs(list))...)
+			jobs, err := each(pools, func(pool config.Found) ([]cbsdmq.JobInfo, error) {
+				return g.poolJobs(ctx, pool, limit, cbsdmq.State(state))
+			})
+			return errors.Join(err, g.listJobs(jobs))
 		},
 	}
 	t.flags(cmd)
@@ -92,12 +88,21 @@ func (t *target) all(g *globals, args []string) ([]config.Found, error) {
 	return pools.Found, nil
 }
 
-// ofPool says which of several pools err is about.
-func ofPool(pools []config.Found, pool config.Found, err error) error {
-	if len(pools) == 1 {
-		return err
+// each asks all pools at the same time and returns what they have, in their
+// order. What one of them cannot tell does not keep the others from it.
+func each[T any](pools []config.Found, ask func(config.Found) ([]T, error)) (list []T, err error) {
+	answers, errs := make([][]T, len(pools)), make([]error, len(pools))
+	var wg sync.WaitGroup
+	for i, pool := range pools {
+		wg.Go(func() {
+			answers[i], errs[i] = ask(pool)
+			if errs[i] != nil && len(pools) > 1 {
+				errs[i] = fmt.Errorf("pool %s: %w", pool.Name, errs[i])
+			}
+		})
 	}
-	return fmt.Errorf("pool %s: %w", pool.Name, err)
+	wg.Wait()
+	return slices.Concat(answers...), errors.Join(errs...)
 }
 
 // poolJobs asks the agent for its jobs, or reads them from its journal.
@@ -196,6 +201,9 @@ func (g *globals) showJob(ctx context.Context, t *target, id string) error {
 		return err
 	}
 	defer s.Close()
+	if err := s.arrived(ctx, id); err != nil {
+		return err
+	}
 	j, final, err := s.Job(ctx, id)
 	if err != nil {
 		return err

@@ -27,6 +27,9 @@ wait for more.`,
 				return err
 			}
 			defer s.Close()
+			if err := s.arrived(ctx, args[0]); err != nil {
+				return err
+			}
 			dropped, err := s.Output(ctx, args[0], g.stdout)
 			if dropped > 0 {
 				warn(g.stderr, "%d bytes of the output were not kept", dropped)

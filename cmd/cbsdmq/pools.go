@@ -70,7 +70,7 @@ func (g *globals) ask(ctx context.Context, pool config.Found) poolInfo {
 	}
 	section := pool.Config.Buses()[0]
 	in.Broker, in.URI, in.Tube = section.Name, withoutSecrets(section.URI), section.Tube
-	s, err := g.dial(ctx, pool, client.Options{ConnectTimeout: poolsWait, RequestTimeout: poolsWait})
+	s, err := g.dial(ctx, pool, client.Options{})
 	if err == nil {
 		defer s.Close()
 		var agent cbsdmq.AgentInfo
@@ -81,7 +81,7 @@ func (g *globals) ask(ctx context.Context, pool config.Found) poolInfo {
 	}
 	in.State, in.Error = "unreachable", err.Error()
 	if cbsdmq.CodeOf(err) == cbsdmq.CodeGaveUp {
-		in.State = "no agent"
+		in.State, in.Error = "no agent", fmt.Sprintf("no cbsdmq agent answers within %s", poolsWait)
 	}
 	return in
 }
@@ -125,7 +125,7 @@ func withoutSecrets(uri string) string {
 	parts := strings.Split(uri, ",")
 	for i, part := range parts {
 		if u, err := url.Parse(strings.TrimSpace(part)); err == nil && u.User != nil {
-			u.User = url.User("***")
+			u.User = url.User("xxxxx")
 			parts[i] = u.String()
 		}
 	}

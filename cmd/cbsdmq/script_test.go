@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +23,7 @@ import (
 )
 
 // patience is how long a process is waited for; it ends a test that hangs.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // TestScripts runs the transcripts in testdata. Beside testscript's own
 // commands they have those of a site.
@@ -57,50 +58,71 @@ type site struct {
 	processes map[string]*exec.Cmd
 }
 
+const etc = "etc" // directory of the pools' files
+
 func (s *site) setup(env *testscript.Env) error {
 	s.work = env.WorkDir
-	env.Setenv("CBSDMQ_POOLS", s.path("etc"))
-	env.Setenv("LOGS", s.logs)
-	return os.Mkdir(s.path("etc"), 0o755)
+	env.Setenv("CBSDMQ_POOLS", s.path(etc))
+	samples, err := filepath.Abs("../../dist/samples")
+	if err != nil {
+		return err
+	}
+	env.Setenv("SAMPLES", samples)
+	return os.Mkdir(s.path(etc), 0o755)
 }
 
 func (s *site) path(elem ...string) string {
 	return filepath.Join(append([]string{s.work}, elem...)...)
 }
 
+// close ends the runner last: an agent would start another one.
 func (s *site) close() {
 	for name := range s.processes {
-		s.end(name)
+		if name != "runner" {
+			s.end(name)
+		}
+	}
+	if s.processes["runner"] != nil {
+		s.end("runner")
 	}
 }
 
 // commands are what a transcript can use:
 //
-//	pool NAME [nats]         make a pool with simulated CBSD and its file etc/NAME.json; its broker is beanstalkd
-//	agent NAME               start the agent of a pool and wait until it serves
-//	bs_router FILE NAME      the same, as the original program
-//	kill9 NAME               kill the agent of a pool
-//	broker up|down           start or end beanstalkd
-//	slow NAME COMMAND SEC    let a command of the pool take so long
-//	status N COMMAND ...     the command must end with exit status N
-//	until PATTERN COMMAND... run the command until its stdout matches
-//	capture VAR              keep the last stdout in an environment variable
-//	interrupt NAME           Ctrl-C for a command that was started with &NAME&
+//	pool NAME [nats]          make a pool with simulated CBSD and its file etc/NAME.json; its broker is beanstalkd
+//	vm POOL NAME              let the pool have a VM
+//	agent POOL [PROGRAM]      start the agent, perhaps as an original program, and wait until it serves
+//	kill9 POOL                kill the agent
+//	broker up|down            start or end beanstalkd
+//	slow POOL COMMAND SECONDS let a command of the pool's cbsd take so long
+//	status N COMMAND ...      the command must end with exit status N
+//	until PATTERN COMMAND ... run the command until its stdout matches
+//	capture VAR               keep the last stdout in an environment variable
+//	begin NAME COMMAND ...    start a command; it prints to NAME.stdout and NAME.stderr
+//	appears PATTERN FILE      wait until a file has a line
+//	interrupt NAME            Ctrl-C for a command that was begun
+//	ends N NAME               wait for its end, which must have exit status N
+//	clean                     no file and no process of a demo may be left
 func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	type command = func(ts *testscript.TestScript, args []string) error
 	table := map[string]struct {
 		args int // at least
 		run  command
 	}{
-		"pool":    {1, s.pool},
-		"agent":   {1, s.agent},
-		"router":  {2, s.router},
-		"kill9":   {1, s.kill9},
-		"broker":  {1, s.brokerUpDown},
-		"slow":    {3, s.slow},
-		"status":  {2, s.status},
-		"until":   {2, s.until},
-		"capture": {1, s.capture},
+		"pool":      {1, s.pool},
+		"vm":        {2, s.vm},
+		"agent":     {1, s.agent},
+		"kill9":     {1, s.kill9},
+		"broker":    {1, s.brokerUpDown},
+		"slow":      {3, s.slow},
+		"status":    {2, s.status},
+		"until":     {2, s.until},
+		"capture":   {1, s.capture},
+		"begin":     {2, s.begin},
+		"appears":   {2, s.appears},
+		"interrupt": {1, s.interrupt},
+		"ends":      {2, s.ends},
+		"clean":     {0, s.clean},
 	}
 	out := make(map[string]func(ts *testscript.TestScript, neg bool, args []string))
 	for name, c := range table {
@@ -141,23 +163,35 @@ func (s *site) pool(ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(s.path("etc", name+".json"), text, 0o600)
+	return os.WriteFile(s.path(etc, name+".json"), text, 0o600)
 }
 
-// start runs the program under one of its names; it ends with the transcript.
-func (s *site) start(ts *testscript.TestScript, name, program string, args ...string) error {
-	path, err := exec.LookPath(program)
+// vm creates a VM as an admin does, not as a job.
+func (s *site) vm(ts *testscript.TestScript, args []string) error {
+	line := []string{"bcreate", "jname=" + args[1], "vm_os_type=linux", "vm_os_profile=lab-tiny", "imgsize=10m", "vm_ram=64m"}
+	var out bytes.Buffer
+	if status := cbsdsim.Main(line, []string{"workdir=" + s.path(args[0]), "NOINTER=1"}, &out, &out); status != 0 {
+		return fmt.Errorf("%s: exit status %d: %s", line, status, out.Bytes())
+	}
+	return nil
+}
+
+// start runs the program under one of its names until the transcript ends.
+func (s *site) start(name string, stdout, stderr string, command ...string) error {
+	path, err := exec.LookPath(command[0])
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(path, args...)
-	cmd.Dir = s.work
-	out, err := os.OpenFile(filepath.Join(s.logs, name+".out"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
+	cmd := exec.Command(path, command[1:]...)
+	cmd.Dir, cmd.Env = s.work, append(os.Environ(), "CBSDMQ_POOLS="+s.path(etc))
+	for file, to := range map[string]*io.Writer{stdout: &cmd.Stdout, stderr: &cmd.Stderr} {
+		f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		*to = f
 	}
-	defer out.Close()
-	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -165,50 +199,41 @@ func (s *site) start(ts *testscript.TestScript, name, program string, args ...st
 	return nil
 }
 
-// end kills a process of start and what it says goes to the log of a failed test.
+func (s *site) serve(name string, command ...string) error {
+	log := filepath.Join(s.logs, name)
+	return s.start(name, log+".stdout", log+".stderr", command...)
+}
+
+// end kills what runs; a failed test shows what it said.
 func (s *site) end(name string) {
 	cmd := s.processes[name]
 	delete(s.processes, name)
 	cmd.Process.Kill()
 	cmd.Wait()
 	if s.t.Failed() {
-		for _, file := range []string{name + ".out", name + ".log"} {
-			text, _ := os.ReadFile(filepath.Join(s.logs, file))
-			s.t.Logf("%s:\n%s", file, text)
+		logs, _ := filepath.Glob(filepath.Join(s.logs, name+".*"))
+		for _, log := range logs {
+			text, _ := os.ReadFile(log)
+			s.t.Logf("%s:\n%s", filepath.Base(log), text)
 		}
 	}
 }
 
-func (s *site) runner(ts *testscript.TestScript) error {
-	if s.processes["runner"] != nil {
-		return nil
-	}
-	return s.start(ts, "runner", "cbsdmq", "runner", "--dir", s.path("state", "run"))
-}
-
 func (s *site) agent(ts *testscript.TestScript, args []string) error {
-	if err := s.runner(ts); err != nil {
+	if s.processes["runner"] == nil {
+		if err := s.serve("runner", "cbsdmq", "runner", "--dir", s.path("state", "run")); err != nil {
+			return err
+		}
+	}
+	pool, command := args[0], []string{"cbsdmq", "agent"}
+	if len(args) > 1 {
+		command = args[1:]
+	}
+	if err := s.serve(pool, append(command, "--config", s.path(etc, pool+".json"))...); err != nil {
 		return err
 	}
-	if err := s.start(ts, args[0], "cbsdmq", "agent", "--config", s.path("etc", args[0]+".json")); err != nil {
-		return err
-	}
-	return s.serving(ts, args[0])
-}
-
-// router starts the agent by the name of an original program.
-func (s *site) router(ts *testscript.TestScript, args []string) error {
-	if err := s.runner(ts); err != nil {
-		return err
-	}
-	if err := s.start(ts, args[1], args[0], "-config", s.path("etc", args[1]+".json")); err != nil {
-		return err
-	}
-	return s.serving(ts, args[1])
-}
-
-func (s *site) serving(ts *testscript.TestScript, name string) error {
-	return s.await(ts, regexp.MustCompile(`"pool":"`+name+`".*"state":"serving"`), []string{"cbsdmq", "pools", "-o", "json"})
+	pid := fmt.Sprintf(`"pid":%d,`, s.processes[pool].Process.Pid)
+	return s.await(regexp.MustCompile(pid), []string{"cbsdmq", "pools", "-o", "json"})
 }
 
 func (s *site) kill9(_ *testscript.TestScript, args []string) error {
@@ -264,11 +289,11 @@ func (s *site) until(ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	return s.await(ts, pattern, args[1:])
+	return s.await(pattern, args[1:])
 }
 
 // await runs a command until its stdout matches.
-func (s *site) await(ts *testscript.TestScript, pattern *regexp.Regexp, command []string) error {
+func (s *site) await(pattern *regexp.Regexp, command []string) error {
 	path, err := exec.LookPath(command[0])
 	if err != nil {
 		return err
@@ -276,7 +301,7 @@ func (s *site) await(ts *testscript.TestScript, pattern *regexp.Regexp, command 
 	deadline := time.Now().Add(patience)
 	for {
 		cmd := exec.Command(path, command[1:]...)
-		cmd.Dir, cmd.Env = s.work, append(os.Environ(), "CBSDMQ_POOLS="+s.path("etc"))
+		cmd.Dir, cmd.Env = s.work, append(os.Environ(), "CBSDMQ_POOLS="+s.path(etc))
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
@@ -293,4 +318,41 @@ func (s *site) await(ts *testscript.TestScript, pattern *regexp.Regexp, command 
 func (s *site) capture(ts *testscript.TestScript, args []string) error {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 	return nil
+}
+
+func (s *site) begin(_ *testscript.TestScript, args []string) error {
+	return s.start(args[0], s.path(args[0]+".stdout"), s.path(args[0]+".stderr"), args[1:]...)
+}
+
+func (s *site) appears(ts *testscript.TestScript, args []string) error {
+	return s.await(regexp.MustCompile(`(?m)`+args[0]), []string{"cat", ts.MkAbs(args[1])})
+}
+
+func (s *site) interrupt(_ *testscript.TestScript, args []string) error {
+	return s.processes[args[0]].Process.Signal(os.Interrupt)
+}
+
+func (s *site) ends(_ *testscript.TestScript, args []string) error {
+	want, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	cmd := s.processes[args[1]]
+	delete(s.processes, args[1])
+	hangs := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer hangs.Stop()
+	cmd.Wait()
+	if got := cmd.ProcessState.ExitCode(); got != want {
+		return fmt.Errorf("%s ended with %v, want exit status %d", args[1], cmd.ProcessState, want)
+	}
+	return nil
+}
+
+func (s *site) clean(ts *testscript.TestScript, _ []string) error {
+	tmp := ts.Getenv("TMPDIR")
+	left, err := os.ReadDir(tmp)
+	if err != nil || len(left) > 0 {
+		return fmt.Errorf("left in %s: %v %v", tmp, left, err)
+	}
+	return s.await(regexp.MustCompile(`^none\n$`), []string{"sh", "-c", `ps -A -ww -o args | grep -v grep | grep "$1" || echo none`, "sh", tmp + "/cbsdmq-demo-"})
 }

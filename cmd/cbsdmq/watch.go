@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -106,4 +108,34 @@ func (s *session) again(command, id string) string {
 		return fmt.Sprintf("cbsdmq %s --config %s %s", command, s.pool.File, id)
 	}
 	return fmt.Sprintf("cbsdmq %s %s", command, id)
+}
+
+// A job that was just submitted may still be on its way to the agent.
+const (
+	freshJob  = 10 * time.Minute
+	askAgain  = 200 * time.Millisecond
+	mostAsked = 30 * time.Second
+)
+
+// arrived waits until the agent has a job that was submitted not long ago. An
+// older one that it does not know is not there, and the next request says so.
+func (s *session) arrived(ctx context.Context, id string) error {
+	_, bare, _ := strings.Cut(id, "/")
+	made := cbsdmq.ULIDTime(cmp.Or(bare, id))
+	if time.Since(made) > freshJob {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, mostAsked)
+	defer cancel()
+	for {
+		_, _, err := s.Job(ctx, id)
+		if cbsdmq.CodeOf(err) != cbsdmq.CodeNotFound {
+			return err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
