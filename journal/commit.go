@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/cbsd/cbsdmq"
@@ -110,7 +109,7 @@ func (j *Journal) writeBatch(ctx context.Context, b *Batch) error {
 	}
 	j.meta.Commits++
 	j.meta.Saved = now
-	_, err := j.stmt.meta.ExecContext(ctx, int64(j.meta.N), int64(j.meta.Commits), us, j.kept)
+	_, err := j.stmt.meta.ExecContext(ctx, int64(j.meta.N), int64(j.meta.Commits), us)
 	return err
 }
 
@@ -142,9 +141,7 @@ func (j *Journal) finish(ctx context.Context, f *Finish, us int64) error {
 	}
 	j.kept += int64(len(f.Output))
 	if f.Output == nil && f.OutSize > 0 {
-		if fi, err := os.Stat(outputFile(j.path, f.Seq)); err == nil {
-			j.kept += fi.Size()
-		}
+		j.kept += fileSize(outputFile(j.path, f.Seq))
 	}
 	return nil
 }
@@ -183,7 +180,7 @@ func (s *statements) texts() map[**sql.Stmt]string {
 		&s.broker:    "INSERT INTO broker VALUES (?, ?) ON CONFLICT DO UPDATE SET instance = excluded.instance",
 		&s.tombstone: "INSERT INTO tombstone VALUES (?, ?) ON CONFLICT DO NOTHING",
 		&s.alias:     "INSERT INTO alias VALUES (?, ?) ON CONFLICT DO NOTHING",
-		&s.meta:      "UPDATE meta SET n = ?, commits = ?, saved = ?, kept = ?",
+		&s.meta:      "UPDATE meta SET n = ?, commits = ?, saved = ?",
 		&s.stray:     "SELECT EXISTS (SELECT 1 FROM tombstone WHERE id = ?1), coalesce((SELECT job FROM alias WHERE id = ?1), 0)",
 		&s.byIdent:   "SELECT seq FROM job WHERE ident = ? AND ident <> id",
 		&s.byID:      "SELECT seq FROM job WHERE id = ?",

@@ -204,8 +204,8 @@ func (j *Journal) load(ctx context.Context, fresh bool) error {
 func (j *Journal) readMeta(ctx context.Context, past *Past) error {
 	var m Meta
 	var generation, epoch, n, commits, saved, journalAt, seenAt int64
-	err := j.write.QueryRowContext(ctx, "SELECT pool, generation, epoch, n, commits, host, saved, kept, past_journal, past_seen FROM meta").
-		Scan(&m.Pool, &generation, &epoch, &n, &commits, &m.HostID, &saved, &j.kept, &journalAt, &seenAt)
+	err := j.write.QueryRowContext(ctx, "SELECT pool, generation, epoch, n, commits, host, saved, past_journal, past_seen FROM meta").
+		Scan(&m.Pool, &generation, &epoch, &n, &commits, &m.HostID, &saved, &journalAt, &seenAt)
 	if errors.Is(err, sql.ErrNoRows) {
 		return damaged(j.path, "it does not say which pool's it is")
 	}

@@ -70,6 +70,9 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	if err := j.stmt.prepare(ctx, j.write); err != nil {
 		return err
 	}
+	if err := j.countKept(ctx); err != nil {
+		return err
+	}
 	const strays = "SELECT EXISTS (SELECT 1 FROM tombstone) OR EXISTS (SELECT 1 FROM alias)"
 	if err := j.write.QueryRowContext(ctx, strays).Scan(&j.strays); err != nil {
 		return err

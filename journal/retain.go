@@ -43,53 +43,52 @@ func (j *Journal) Prune(ctx context.Context, now time.Time, l Limits) (more bool
 
 func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool, err error) {
 	var files []string
-	kept := j.kept
+	var freed int64
 	err = j.atomically(ctx, func() error {
-		drop, err := j.droppable(ctx, now, l)
+		drops, err := j.droppable(ctx, now, l)
 		if err != nil {
 			return err
 		}
 		var seqs []int64
-		for _, d := range drop {
+		for _, d := range drops {
 			seqs = append(seqs, d.seq)
-			kept -= d.size
+			freed += d.size
 			if d.file != "" {
 				files = append(files, d.file)
 			}
 		}
-		kept = max(kept, 0)
+		if err := j.change(ctx, seqs, "UPDATE job SET plan = NULL, output = NULL WHERE seq IN (SELECT value FROM json_each(?))"); err != nil {
+			return err
+		}
 		forget, err := j.forgettable(ctx, now, l)
 		if err != nil {
 			return err
 		}
-		tombs, err := j.change(ctx, nil, "DELETE FROM tombstone WHERE id IN (SELECT id FROM tombstone WHERE at < ? LIMIT ?)", before(now, l.forget()), pruneStep)
-		if err != nil {
-			return err
-		}
-		for _, c := range []struct {
-			seqs []int64
-			sql  string
-		}{
-			{seqs, "UPDATE job SET plan = NULL, output = NULL WHERE seq IN (SELECT value FROM json_each(?))"},
-			{forget, "DELETE FROM address WHERE job IN (SELECT value FROM json_each(?))"},
-			{forget, "DELETE FROM alias WHERE job IN (SELECT value FROM json_each(?))"},
-			{forget, "DELETE FROM job WHERE seq IN (SELECT value FROM json_each(?))"},
+		for _, q := range []string{
+			"DELETE FROM address WHERE job IN (SELECT value FROM json_each(?))",
+			"DELETE FROM alias WHERE job IN (SELECT value FROM json_each(?))",
+			"DELETE FROM job WHERE seq IN (SELECT value FROM json_each(?))",
 		} {
-			if len(c.seqs) == 0 {
-				continue
-			}
-			if _, err := j.change(ctx, c.seqs, c.sql); err != nil {
+			if err := j.change(ctx, forget, q); err != nil {
 				return err
 			}
 		}
-		more = len(seqs) == pruneStep || len(forget) == pruneStep || tombs == pruneStep
-		_, err = j.write.ExecContext(ctx, "UPDATE meta SET kept = ?", kept)
-		return err
+		res, err := j.write.ExecContext(ctx, "DELETE FROM tombstone WHERE id IN (SELECT id FROM tombstone WHERE at < ? LIMIT ?)",
+			before(now, l.forget()), pruneStep)
+		if err != nil {
+			return err
+		}
+		tombs, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		more = len(drops) == pruneStep || len(forget) == pruneStep || tombs == pruneStep
+		return nil
 	})
 	if err != nil {
 		return false, err
 	}
-	j.kept = kept
+	j.kept -= freed
 	var errs []error
 	for _, name := range files {
 		// What is left here is removed by Sweep.
@@ -100,20 +99,48 @@ func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool
 	return more, errors.Join(errs...)
 }
 
-// change runs a statement, its first argument seqs as JSON unless they are nil.
-func (j *Journal) change(ctx context.Context, seqs []int64, query string, args ...any) (int64, error) {
-	if seqs != nil {
-		b, err := json.Marshal(seqs)
-		if err != nil {
-			return 0, err
-		}
-		args = append([]any{string(b)}, args...)
+// change runs a statement on the jobs seqs, its only argument as JSON.
+func (j *Journal) change(ctx context.Context, seqs []int64, query string) error {
+	if len(seqs) == 0 {
+		return nil
 	}
-	res, err := j.write.ExecContext(ctx, query, args...)
+	b, err := json.Marshal(seqs)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return res.RowsAffected()
+	_, err = j.write.ExecContext(ctx, query, string(b))
+	return err
+}
+
+// countKept counts what Limits.Size bounds. From then on Commit and Prune keep
+// count.
+func (j *Journal) countKept(ctx context.Context) error {
+	err := j.write.QueryRowContext(ctx, "SELECT coalesce(sum(length(plan) + coalesce(length(output), 0)), 0) FROM job WHERE plan IS NOT NULL").Scan(&j.kept)
+	if err != nil {
+		return err
+	}
+	rows, err := j.write.QueryContext(ctx, "SELECT seq FROM job WHERE finished > 0 AND plan IS NOT NULL AND output IS NULL AND outsize > 0")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var seq int64
+		if err := rows.Scan(&seq); err != nil {
+			return err
+		}
+		j.kept += fileSize(outputFile(j.path, seq))
+	}
+	return rows.Err()
+}
+
+// fileSize is 0 where there is no such file.
+func fileSize(name string) int64 {
+	fi, err := os.Stat(name)
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
 }
 
 // forget is how long an id is remembered.
@@ -172,11 +199,8 @@ func (j *Journal) droppable(ctx context.Context, now time.Time, l Limits) ([]dro
 			break
 		}
 		if inFile {
-			name := outputFile(j.path, d.seq)
-			if fi, err := os.Stat(name); err == nil {
-				d.file = name
-				d.size += fi.Size()
-			}
+			d.file = outputFile(j.path, d.seq)
+			d.size += fileSize(d.file)
 		}
 		over -= d.size
 		out = append(out, d)

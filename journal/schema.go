@@ -28,7 +28,6 @@ CREATE TABLE meta (
 	commits      INTEGER NOT NULL,
 	host         TEXT NOT NULL,
 	saved        INTEGER NOT NULL,           -- last commit
-	kept         INTEGER NOT NULL DEFAULT 0, -- bytes of plans and output
 	past_journal INTEGER NOT NULL DEFAULT 0, -- last commit before the journal went back in time
 	past_seen    INTEGER NOT NULL DEFAULT 0  -- what the host had seen by then, 0 = another host's journal
 ) STRICT;
