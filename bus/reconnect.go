@@ -269,7 +269,7 @@ func (b *Bus) try(ctx context.Context) (*conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if d := b.out.wait(); d > 1e15 {
+	if d := b.out.wait(); d > 0 {
 		t := time.NewTimer(d)
 		defer t.Stop()
 		select {
