@@ -18,9 +18,8 @@ type Proxy struct {
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
-	change *sync.Cond // refuse, mute or delay changed, or a pair ended
+	change *sync.Cond // mute or closed changed
 	pairs  map[*pair]struct{}
-	refuse bool
 	mute   bool // nothing comes back from the server
 	deaf   bool // nothing gets to the server
 	delay  time.Duration
@@ -70,13 +69,6 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Refuse resets new connections at once, or stops doing so.
-func (p *Proxy) Refuse(on bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.refuse = on
-}
-
 // Mute holds back everything that the server says: its word is lost if Cut
 // follows, and late if Mute(false) does.
 func (p *Proxy) Mute(on bool) {
@@ -110,13 +102,6 @@ func (p *Proxy) HalfClose() {
 	}
 }
 
-// Conns is the number of open connections.
-func (p *Proxy) Conns() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.pairs)
-}
-
 func (p *Proxy) accept() {
 	for {
 		client, err := p.ln.Accept()
@@ -129,7 +114,7 @@ func (p *Proxy) accept() {
 
 func (p *Proxy) serve(client *net.TCPConn) {
 	p.mu.Lock()
-	refuse := p.refuse || p.closed
+	refuse := p.closed
 	p.mu.Unlock()
 	var server net.Conn
 	err := io.ErrClosedPipe
@@ -158,7 +143,6 @@ func (p *Proxy) serve(client *net.TCPConn) {
 	p.mu.Lock()
 	delete(p.pairs, c)
 	c.close()
-	p.change.Broadcast()
 	p.mu.Unlock()
 }
 
