@@ -18,10 +18,10 @@ const keepEvery = time.Minute
 // tick does what depends on time.
 func (l *loop) tick(now time.Time) {
 	for _, j := range l.jobs {
-		switch {
-		case j.phase == queued:
+		switch j.phase {
+		case queued:
 			l.tickQueued(j, now)
-		case j.phase == begun:
+		case begun:
 			l.tickBegun(j, now)
 		}
 	}

@@ -52,7 +52,6 @@ func (j *job) printedID(pool string) string { return cbsdmq.PrintedID(pool, j.ro
 type arrival struct {
 	accept *journal.Accept
 	plan   cbsd.Plan
-	stream bool
 	done   func(error) // called once: nil when it may be acknowledged
 }
 

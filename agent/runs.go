@@ -211,7 +211,7 @@ func (l *loop) event(e runner.Event) {
 	case runner.Started:
 		l.s.live.started(j, e)
 		if j.row.Flags&journal.Stream != 0 {
-			l.stream(j, e)
+			l.stream(j)
 		}
 		if j.why == cbsdmq.Cancelled && j.termAt.IsZero() {
 			l.terminate(j, cbsdmq.Cancelled)

@@ -8,7 +8,6 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/journal"
-	"github.com/cbsd/cbsdmq/runner"
 )
 
 // A streamer pushes the output of one running command, piece by piece, to the
@@ -37,7 +36,7 @@ const (
 	streamFlush = 10 * time.Second // for what is left when the command has ended
 )
 
-func (l *loop) stream(j *job, e runner.Event) {
+func (l *loop) stream(j *job) {
 	if j.streaming != nil {
 		return
 	}

@@ -119,20 +119,18 @@ func (h *hosted) serve(ctx context.Context, hup <-chan os.Signal) ([]*config.Con
 		cancel(nil)
 		return nil, errors.Join(failures...)
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, nil
-		case <-hup:
-		}
-		next, err := h.o.load(h.logs[0].log)
-		if err != nil {
-			h.logs[0].log.Error("the configuration is bad, keeping the old one", "err", err, "hint", cbsdmq.HintOf(err))
-			next = h.cfgs
-		}
-		cancel(nil)
-		return next, nil
+	select {
+	case <-ctx.Done():
+		return nil, nil
+	case <-hup:
 	}
+	next, err := h.o.load(h.logs[0].log)
+	if err != nil {
+		h.logs[0].log.Error("the configuration is bad, keeping the old one", "err", err, "hint", cbsdmq.HintOf(err))
+		next = h.cfgs
+	}
+	cancel(nil)
+	return next, nil
 }
 
 // keepServing serves one pool, again after a while where that fails: a pool
