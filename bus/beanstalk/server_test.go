@@ -328,6 +328,39 @@ func TestAckIsPrompt(t *testing.T) {
 	gone(100 * time.Millisecond)
 }
 
+// TestCloseKeepsAcks closes a consumer right behind an acknowledgement while
+// the server is saying something, over and over.
+func TestCloseKeepsAcks(t *testing.T) {
+	p := testserver.BeanstalkdWithoutBinlog(t)
+	c := dial(t, at(t, p.Addr))
+	for i := range 50 {
+		tube := bus.Tube{Name: fmt.Sprint("round", i)}
+		n := consume(t, c, tube)
+		put(t, c, tube, make([]string, 40)...)
+		var ds []bus.Delivery
+		for range 40 {
+			ds = append(ds, receive(t, n))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		if _, err := n.Receive(ctx, 1); err == nil {
+			t.Fatal("received something more")
+		}
+		cancel()
+		put(t, c, tube, "unread")
+		if err := n.Ack(t.Context(), ds...); err != nil {
+			t.Fatalf("acknowledging: %v", err)
+		}
+		n.Close()
+		testserver.Eventually(t, 10*time.Second, func() error {
+			info, err := c.Inspect(t.Context(), tube)
+			if err == nil && (info.Consumers != 0 || info.Ready != 1) {
+				err = fmt.Errorf("%d consumers, %d jobs, want only the unread one", info.Consumers, info.Ready)
+			}
+			return err
+		})
+	}
+}
+
 // TestManyAcks acknowledges more than one side's buffers hold, in one call and
 // without a Receive.
 func TestManyAcks(t *testing.T) {
@@ -354,6 +387,9 @@ func TestManyAcks(t *testing.T) {
 	}
 	if err := n.Ack(t.Context(), all...); err != nil {
 		t.Fatalf("acknowledging: %v", err)
+	}
+	if c := n.(*consumer); len(c.owed)-c.next > mostUnread {
+		t.Errorf("%d answers are left unread", len(c.owed)-c.next)
 	}
 	if info, err := c.Inspect(t.Context(), q); err != nil || info.Ready != 0 {
 		t.Errorf("%d ready, %v", info.Ready, err)
@@ -397,9 +433,44 @@ func TestDraining(t *testing.T) {
 }
 
 func TestNotBeanstalkd(t *testing.T) {
-	addr := scripted(t, func(c *raw) { c.Write([]byte("SSH-2.0-OpenSSH_9.8\r\n")) })
-	_, err := at(t, addr).Dial(t.Context())
-	if _, ok := errors.AsType[*bus.Permanent](err); !ok || cbsdmq.CodeOf(err) != cbsdmq.CodeBadConfig || !strings.Contains(err.Error(), "SSH-2.0") {
-		t.Errorf("%v (%T), want a Permanent with code bad_config that names SSH-2.0", err, err)
+	for _, said := range []string{"SSH-2.0-OpenSSH_9.8\r\n", strings.Repeat("SSH-2.0", 100), "OK 3\r\nSSH-2.0\r\n"} {
+		_, err := at(t, scripted(t, func(c *raw) {
+			c.Write([]byte(said))
+			c.r.ReadString(0) // until it is closed
+		})).Dial(t.Context())
+		if _, ok := errors.AsType[*bus.Permanent](err); !ok || cbsdmq.CodeOf(err) != cbsdmq.CodeBadConfig || !strings.Contains(err.Error(), "this is no answer of beanstalkd") {
+			t.Errorf("%.20q: %v (%T), want a Permanent with code bad_config", said, err, err)
+		}
+	}
+}
+
+// TestSilenceIsNoticed freezes the server: who waits for it without a deadline
+// learns that it is gone.
+func TestSilenceIsNoticed(t *testing.T) {
+	p := testserver.BeanstalkdWithoutBinlog(t)
+	d, err := New(bus.Config{URI: p.Addr, ReserveTimeout: 1, PublishTimeout: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, d)
+	n := consume(t, c, q)
+	put(t, c, q, "x")
+	receive(t, n)
+	p.Stop(t)
+	begin := time.Now()
+	r := c.Put(t.Context(), bus.Message{Tube: q})[0]
+	_, err = n.Receive(t.Context(), 1)
+	for _, err := range []error{r.Err, err} {
+		if err == nil || !strings.Contains(err.Error(), "did not answer") {
+			t.Errorf("%v, want that the server did not answer", err)
+		}
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("noticed after %v", took)
+	}
+	for _, err := range []error{c.Put(t.Context(), bus.Message{Tube: q})[0].Err, n.Ack(t.Context())} {
+		if err == nil {
+			t.Error("the connection goes on")
+		}
 	}
 }
