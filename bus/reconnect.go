@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cbsd/cbsdmq"
 )
 
@@ -144,14 +146,15 @@ func (b *Bus) Close() error {
 	shared, consumers := b.shared, b.consumers
 	b.shared, b.consumers = nil, nil
 	b.mu.Unlock()
-	var errs []error
+	// At once: with a broker that does not answer, each may take a while.
+	var g errgroup.Group
 	if shared != nil {
-		errs = append(errs, shared.Close())
+		g.Go(shared.Close)
 	}
 	for c := range consumers {
-		errs = append(errs, c.Close())
+		g.Go(c.Close)
 	}
-	return errors.Join(errs...)
+	return g.Wait()
 }
 
 // use calls f with the shared connection and drops it if f says that it broke.

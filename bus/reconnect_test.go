@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	q       = bus.Tube{Name: "cbsd_pool1"}
-	refused = errors.New("connection refused")
+	q          = bus.Tube{Name: "cbsd_pool1"}
+	errRefused = errors.New("connection refused")
 )
 
 // record is a log in memory.
@@ -120,7 +120,7 @@ func TestRate(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if dials = append(dials, time.Now()); down {
-				return refused
+				return errRefused
 			}
 			return nil
 		}})

@@ -24,7 +24,8 @@ const (
 //
 // It reads replies in the order in which they are owed. When a context ends
 // while a reserve waits at the server, the reply stays owed and the next call
-// reads it: a job that arrives in between is kept for the next Receive.
+// reads it: a job that arrives in between is kept for the next Receive, while
+// its time to run goes on.
 type consumer struct {
 	c      *conn
 	w      *wire
@@ -257,7 +258,7 @@ func (n *consumer) drain() {
 		return
 	}
 	if nc, ok := n.w.nc.(*net.TCPConn); ok && nc.CloseWrite() == nil {
-		io.Copy(io.Discard, nc)
+		_, _ = io.Copy(io.Discard, nc) // until the server closes, or the deadline
 	}
 }
 

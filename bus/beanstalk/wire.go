@@ -213,7 +213,7 @@ func (w *wire) fill() error {
 	return err
 }
 
-// parse takes a line apart. OK and RESERVED are followed by a body.
+// parse takes a line apart. A body follows OK, RESERVED and FOUND.
 func parse(line []byte) reply {
 	word, rest, _ := bytes.Cut(line, []byte(" "))
 	switch string(word) {

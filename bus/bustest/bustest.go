@@ -287,17 +287,6 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
-// await waits until the log has n lines.
-func (l *lines) await(t testing.TB, n int) {
-	t.Helper()
-	testserver.Eventually(t, limit, func() error {
-		if got := strings.Count(l.String(), "\n"); got < n {
-			return fmt.Errorf("%d log lines, want %d:\n%s", got, n, l)
-		}
-		return nil
-	})
-}
-
 // exactly checks that the log has n lines.
 func (l *lines) exactly(t testing.TB, n int) {
 	t.Helper()

@@ -3,6 +3,7 @@
 package faultproxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -179,7 +180,7 @@ func (p *Proxy) back(c *pair) {
 		if _, werr := c.client.Write(buf[:n]); err != nil || werr != nil {
 			// The other direction ends with the client's own end.
 			c.client.CloseWrite()
-			if err != nil && err != io.EOF || werr != nil {
+			if err != nil && !errors.Is(err, io.EOF) || werr != nil {
 				c.close()
 			}
 			return
