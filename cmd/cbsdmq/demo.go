@@ -34,7 +34,8 @@ CBSD, an agent for each, and a tour of jobs, said in plain words. It takes half 
 minute, needs no root, and leaves nothing behind.
 
 With --real the pool is a real CBSD workdir. Then it only lists and reads, unless
---change lets it create and remove a jail of its own.`,
+--change lets it create and remove a jail of its own, ` + demoJail + `. Interrupted in
+between, it leaves that jail.`,
 		Example: `  cbsdmq demo
   cbsdmq demo --keep
   cbsdmq demo --real /usr/jails`,

@@ -26,9 +26,16 @@ type stage struct {
 	keep   bool
 	exe    string // this program
 	broker *nats.Embedded
-	runner *exec.Cmd
-	agents map[string]*exec.Cmd
+	runner *process
+	agents map[string]*process
 	swept  []string // workdirs all of whose processes are ours
+}
+
+// A process is this program, running as something else.
+type process struct {
+	*os.Process
+	ended chan struct{} // closed when it has
+	state *os.ProcessState
 }
 
 func newStage(g *globals, keep bool) (*stage, error) {
@@ -49,7 +56,7 @@ func newStage(g *globals, keep bool) (*stage, error) {
 	if err := os.Symlink(exe, filepath.Join(dir, "bin", "cbsd")); err != nil {
 		return nil, err
 	}
-	return &stage{g: g, dir: dir, keep: keep, exe: exe, agents: make(map[string]*exec.Cmd)}, nil
+	return &stage{g: g, dir: dir, keep: keep, exe: exe, agents: make(map[string]*process)}, nil
 }
 
 func (s *stage) path(elem ...string) string {
@@ -96,16 +103,21 @@ func (s *stage) configure(pool, workdir, cbsd string, more map[string]any) error
 
 // startAgent runs the agent of a pool and returns when it serves.
 func (s *stage) startAgent(ctx context.Context, pool string) error {
-	cmd, err := s.start(pool, "agent", "--config", s.path("etc", pool+".json"))
+	p, err := s.start(pool, "agent", "--config", s.path("etc", pool+".json"))
 	if err != nil {
 		return err
 	}
-	s.agents[pool] = cmd
+	s.agents[pool] = p
 	return s.await(ctx, "the agent of "+pool+" to serve", func() (bool, error) {
+		select {
+		case <-p.ended:
+			return false, hopeless{fmt.Errorf("the agent of %s has ended: %v", pool, p.state)}
+		default:
+		}
 		out, err := s.ask(ctx, "pools", "-o", "json")
 		for line := range bytes.Lines(out) {
 			var in poolInfo
-			if json.Unmarshal(line, &in) == nil && in.Pool == pool && in.Agent != nil && in.Agent.PID == cmd.Process.Pid {
+			if json.Unmarshal(line, &in) == nil && in.Pool == pool && in.Agent != nil && in.Agent.PID == p.Pid {
 				return true, nil
 			}
 		}
@@ -115,18 +127,18 @@ func (s *stage) startAgent(ctx context.Context, pool string) error {
 
 // killAgent ends an agent as a crash does.
 func (s *stage) killAgent(pool string) error {
-	cmd := s.agents[pool]
+	p := s.agents[pool]
 	delete(s.agents, pool)
-	if err := cmd.Process.Kill(); err != nil {
+	if err := p.Kill(); err != nil {
 		return err
 	}
-	cmd.Wait() // says that it was killed
+	<-p.ended
 	return nil
 }
 
 // start runs this program with its output in the directory log, in a process
 // group of its own so that a Ctrl-C reaches us alone.
-func (s *stage) start(name string, args ...string) (*exec.Cmd, error) {
+func (s *stage) start(name string, args ...string) (*process, error) {
 	out, err := os.OpenFile(s.path("log", name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -140,7 +152,13 @@ func (s *stage) start(name string, args ...string) (*exec.Cmd, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting cbsdmq %s: %w", strings.Join(args, " "), err)
 	}
-	return cmd, nil
+	p := &process{Process: cmd.Process, ended: make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		_ = cmd.Wait() // the state says it too
+		p.state = cmd.ProcessState
+	}()
+	return p, nil
 }
 
 // client is a command of ours for the pools of the stage.
@@ -198,7 +216,11 @@ func (s *stage) job(ctx context.Context, id string) (cbsdmq.JobInfo, error) {
 	return j, json.Unmarshal(out, &j)
 }
 
-// await waits until f says yes. An error of f is for the end of the patience.
+// hopeless is an error that waiting does not mend.
+type hopeless struct{ error }
+
+// await waits until f says yes. An error of f is for the end of the patience,
+// unless it is hopeless.
 func (s *stage) await(ctx context.Context, what string, f func() (bool, error)) error {
 	const patience, pause = 20 * time.Second, 50 * time.Millisecond
 	deadline := time.Now().Add(patience)
@@ -209,6 +231,8 @@ func (s *stage) await(ctx context.Context, what string, f func() (bool, error)) 
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.As(err, new(hopeless)):
+			return err
 		case time.Now().After(deadline):
 			return errors.Join(fmt.Errorf("waiting for %s took longer than %s", what, patience), err)
 		}
@@ -231,8 +255,8 @@ func (s *stage) showLogs() {
 
 // close ends every process of the stage and removes its directory.
 func (s *stage) close() error {
-	for _, cmd := range s.agents {
-		stop(cmd)
+	for _, p := range s.agents {
+		p.stop()
 	}
 	// Commands and guests have sessions of their own; none of them may be left.
 	var errs []error
@@ -240,7 +264,7 @@ func (s *stage) close() error {
 		errs = append(errs, sweep(workdir))
 	}
 	if s.runner != nil {
-		stop(s.runner)
+		s.runner.stop()
 	}
 	if s.broker != nil {
 		errs = append(errs, s.broker.Close())
@@ -254,12 +278,15 @@ func (s *stage) close() error {
 }
 
 // stop ends a process of ours, politely at first.
-func stop(cmd *exec.Cmd) {
+func (p *process) stop() {
 	const grace = 3 * time.Second
-	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	kill := time.AfterFunc(grace, func() { _ = cmd.Process.Kill() })
-	defer kill.Stop()
-	_ = cmd.Wait() // how it ended is not of interest
+	_ = p.Signal(syscall.SIGTERM) // it may have ended
+	select {
+	case <-p.ended:
+	case <-time.After(grace):
+		_ = p.Kill()
+		<-p.ended
+	}
 }
 
 // sweep ends every process that was started for a simulated workdir: commands,

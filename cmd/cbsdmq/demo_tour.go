@@ -165,7 +165,7 @@ func (s *stage) running(ctx context.Context, id string) error {
 	return s.await(ctx, id+" to run", func() (bool, error) {
 		j, err := s.job(ctx, id)
 		if j.State.Ended() {
-			return false, fmt.Errorf("it has ended: %s", j.Reason)
+			return false, hopeless{fmt.Errorf("%s has ended: %s", id, j.Reason)}
 		}
 		return j.State == cbsdmq.Running, err
 	})
@@ -181,7 +181,7 @@ func (s *stage) crash(ctx context.Context) error {
 	if err := s.running(ctx, id); err != nil {
 		return err
 	}
-	pid := s.agents["pool1"].Process.Pid
+	pid := s.agents["pool1"].Pid
 	if err := s.killAgent("pool1"); err != nil {
 		return err
 	}

@@ -36,7 +36,6 @@ func TestScripts(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			t.Parallel()
 			s := &site{t: t, logs: t.TempDir(), processes: make(map[string]*exec.Cmd)}
-			t.Cleanup(s.close)
 			testscript.Run(t, testscript.Params{
 				Files:               []string{file},
 				Setup:               s.setup,
@@ -54,6 +53,7 @@ type site struct {
 	t         *testing.T
 	work      string
 	logs      string // of agents and runner, by name
+	cbsd      string // the simulator
 	broker    *testserver.Process
 	processes map[string]*exec.Cmd
 }
@@ -62,12 +62,17 @@ const etc = "etc" // directory of the pools' files
 
 func (s *site) setup(env *testscript.Env) error {
 	s.work = env.WorkDir
+	env.Defer(s.close) // before the directory is removed
 	env.Setenv("CBSDMQ_POOLS", s.path(etc))
 	samples, err := filepath.Abs("../../dist/samples")
 	if err != nil {
 		return err
 	}
 	env.Setenv("SAMPLES", samples)
+	if s.cbsd, err = exec.LookPath("cbsd"); err != nil {
+		return err
+	}
+	env.Setenv("CBSD", s.cbsd)
 	return os.Mkdir(s.path(etc), 0o755)
 }
 
@@ -152,12 +157,8 @@ func (s *site) pool(ts *testscript.TestScript, args []string) error {
 		}
 		section["uri"] = s.broker.Addr
 	}
-	cbsd, err := exec.LookPath("cbsd")
-	if err != nil {
-		return err
-	}
 	text, err := json.MarshalIndent(map[string]any{
-		"cbsdenv": s.path(name), "cbsd": cbsd, "broker": broker, broker: section,
+		"cbsdenv": s.path(name), "cbsd": s.cbsd, "broker": broker, broker: section,
 		"logfile": filepath.Join(s.logs, name+".log"), "state_dir": s.path("state"), "kill_grace": "2s",
 	}, "", "  ")
 	if err != nil {
