@@ -446,3 +446,28 @@ func TestPatience(t *testing.T) {
 		lines(t, log) // nothing was lost
 	})
 }
+
+// TestRefusedMessage checks that a message which the broker does not take is
+// no reason to connect again.
+func TestRefusedMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := mem.New(mem.Options{MaxBody: 10})
+		dials := 0
+		broker.Hook(mem.Hooks{OnDial: func() error { dials++; return nil }})
+		b, log := open(t, broker, bus.Options{})
+		rs := b.Put(t.Context(),
+			bus.Message{Tube: q, Body: make([]byte, 11)},
+			bus.Message{Tube: bus.Tube{Name: "a b"}},
+			bus.Message{Tube: q, Body: make([]byte, 10)})
+		if !errors.Is(rs[0].Err, bus.ErrTooLarge) || !errors.Is(rs[1].Err, bus.ErrBadTube) || rs[2].Err != nil {
+			t.Errorf("results %v", rs)
+		}
+		if _, err := b.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{{Name: "a b"}}}); !errors.Is(err, bus.ErrBadTube) {
+			t.Errorf("Consume: %v", err)
+		}
+		if got := ready(t, b); got != 1 || dials != 2 {
+			t.Errorf("%d messages, %d connections; want 1, and 2 with the consumer's", got, dials)
+		}
+		lines(t, log)
+	})
+}
