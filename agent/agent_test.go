@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,7 +65,7 @@ func (b *bench) start() *Server {
 	}
 	link := bus.New(b.broker.Driver(), bus.Options{})
 	cfg := Config{
-		Pool: "pool1", Host: "host1", Boot: b.machine.boot, Command: "cbsd", Journal: j, CBSD: b.cbsd, Dial: b.machine.dial,
+		Pool: "pool1", Host: "host1", Boot: b.machine.boot, Command: "cbsd", Journal: j, CBSD: b.cbsd, Dial: b.machine.dial, RunDir: b.dir,
 		Endpoints: []Endpoint{{Name: "mem", Bus: link, Tube: "jobs", Prefix: "reply", Timeout: 5 * time.Second}},
 		Workers:   4, Readers: 4, Backlog: 100, ReplyTTL: time.Hour, KillGrace: time.Minute,
 		Limits: journal.Limits{Results: time.Hour, IDs: 24 * time.Hour},
@@ -543,4 +544,52 @@ func TestUnreadRepliesAreRemoved(t *testing.T) {
 	if after := b.broker.Tubes(); after >= before {
 		t.Errorf("%d tubes, with the reply %d", after, before)
 	}
+}
+
+// TestPowerLoss: what the runner had on record may be lost with the machine's
+// memory, so a change that was begun before is not begun again.
+func TestPowerLoss(t *testing.T) {
+	for _, what := range []string{"another boot", "the runner's directory was emptied"} {
+		t.Run(what, func(t *testing.T) {
+			b := newBench(t)
+			b.start()
+			change := b.submit("jstart", "jname=jail1")
+			b.running(change)
+			behind := b.submit("jset", "jname=jail1")
+			eventually(t, "both are in the journal", func() bool { row, _ := b.row(behind); return row != nil })
+			b.stop()
+			b.machine.forget()
+			if what == "another boot" {
+				b.machine.boot = "boot2"
+			} else {
+				marks, _ := filepath.Glob(filepath.Join(b.dir, "served-*"))
+				for _, m := range marks {
+					os.Remove(m)
+				}
+			}
+			b.start()
+			b.want(change, cbsdmq.Unknown, cbsdmq.ExitUnknown)
+			b.want(behind, cbsdmq.Done, 0)
+			b.begunOnce()
+		})
+	}
+}
+
+func TestNameOfAnotherPool(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) {
+		c.Elsewhere = func(_ context.Context, guest string) string {
+			if guest == "taken" {
+				return "pool2"
+			}
+			return ""
+		}
+	}
+	b.start()
+	r := b.want(b.submit("jcreate", "jname=taken"), cbsdmq.Refused, cbsdmq.ExitRefused)
+	if r.Reason != "CommandArgs.jname: pool2 of this host has a guest taken" {
+		t.Errorf("reason %q", r.Reason)
+	}
+	b.want(b.submit("jcreate", "jname=free"), cbsdmq.Done, 0)
+	b.want(b.submit("jset", "jname=taken"), cbsdmq.Done, 0)
 }

@@ -146,6 +146,16 @@ func (m *fakeMachine) lose() {
 	}
 }
 
+// forget loses the runner with all that it knew, as a power loss can.
+func (m *fakeMachine) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.runs {
+		m.busy[guestOf(r.start)] = 0
+	}
+	m.runs, m.mark, m.conn = make(map[runner.Key]*fakeRun), runner.Key{}, nil
+}
+
 func (m *fakeMachine) snapshot() (begun, overlap []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -291,6 +301,9 @@ func (c *fakeCBSD) Plan(job cbsdmq.Job) (cbsd.Plan, error) {
 	}
 	p.Argv = append(p.Argv, job.Words()...)
 	p.Guest, _ = job.Arg("jname")
+	if job.Command == "jcreate" {
+		p.Verb = cbsd.Create
+	}
 	switch {
 	case job.Command == "jget" || job.Command == "jls" || job.Command == "jprint":
 		p.Class = cbsd.Read

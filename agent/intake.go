@@ -165,6 +165,9 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 	if err == nil {
 		plan, err = s.cfg.CBSD.Plan(job)
 	}
+	if err == nil {
+		err = s.checkName(ctx, job, plan)
+	}
 	if err != nil {
 		a.accept.End = refusal(err)
 		return a, nil
@@ -181,6 +184,29 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 	}
 	a.plan = plan
 	return a, nil
+}
+
+// checkName refuses to make a guest whose name another pool of this host uses.
+// CBSD knows a running VM by its name alone: stopping the one would stop the
+// other.
+func (s *Server) checkName(ctx context.Context, job cbsdmq.Job, plan cbsd.Plan) error {
+	arg := "jname"
+	switch plan.Verb {
+	case cbsd.Create, cbsd.Register:
+	case cbsd.Clone, cbsd.Rename:
+		arg = "new"
+	default:
+		return nil
+	}
+	name, ok := job.Arg(arg)
+	if !ok || s.cfg.Elsewhere == nil {
+		return nil
+	}
+	if pool := s.cfg.Elsewhere(ctx, name); pool != "" {
+		return cbsdmq.Errorf(cbsdmq.CodeRefused, "CommandArgs."+arg, "%s of this host has a guest %s", pool, name).
+			WithHint("choose another name: CBSD tells running guests of one host apart by their names only")
+	}
+	return nil
 }
 
 func (s *Server) parse(d bus.Delivery) (cbsdmq.Job, error) {

@@ -201,7 +201,7 @@ func (l *loop) commit() {
 			l.forget(j)
 			continue
 		}
-		j.row.Epoch, j.row.N, j.row.Begun = l.s.cfg.Journal.Meta().Epoch, g.N, time.Now()
+		j.row.Epoch, j.row.N, j.row.Begun, j.row.Boot = l.s.cfg.Journal.Meta().Epoch, g.N, time.Now(), l.s.cfg.Boot
 		starts = append(starts, j)
 	}
 	l.start(starts)

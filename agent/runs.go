@@ -3,7 +3,11 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -15,7 +19,7 @@ import (
 
 // adopt brings the journal's open jobs into the loop and connects to the
 // runner. It returns what the runner knows of them.
-func (s *Server) adopt(ctx context.Context, l *loop) (runner.Snapshot, error) {
+func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 	r, snap, err := s.dial(ctx)
 	if err != nil {
 		return snap, err
@@ -72,22 +76,46 @@ func (s *Server) adopt(ctx context.Context, l *loop) (runner.Snapshot, error) {
 	return snap, nil
 }
 
-func (s *Server) dial(ctx context.Context) (Runner, runner.Snapshot, error) {
+// knowledge is what a runner knows of the pool.
+type knowledge struct {
+	runner.Snapshot
+	// complete: it knows every start that it was sent since the machine was
+	// started.
+	complete bool
+}
+
+func (s *Server) dial(ctx context.Context) (Runner, knowledge, error) {
+	var k knowledge
 	r, err := s.cfg.Dial(ctx)
 	if err != nil {
-		return nil, runner.Snapshot{}, err
+		return nil, k, err
 	}
-	snap, err := r.List(ctx, s.pool)
+	if k.Snapshot, err = r.List(ctx, s.pool); err == nil {
+		k.complete, err = s.marked()
+	}
 	if err != nil {
 		r.Close()
-		return nil, snap, err
+		return nil, k, err
 	}
-	return r, snap, nil
+	return r, k, nil
+}
+
+// marked reports whether this pool's mark was in the runner's directory, and
+// puts it there.
+func (s *Server) marked() (bool, error) {
+	f, err := os.OpenFile(filepath.Join(s.cfg.RunDir, "served-"+s.pool), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("marking the runner's directory: %w", err)
+	}
+	return false, f.Close()
 }
 
 // followRunner passes on what the runner says, and finds or starts another when
 // the connection is lost.
-func (s *Server) followRunner(ctx context.Context, snap runner.Snapshot) {
+func (s *Server) followRunner(ctx context.Context, snap knowledge) {
 	for attempt := 0; ; {
 		s.post(ctx, func(l *loop) { l.reconcile(snap) })
 		err := s.followEvents(ctx, s.runner.get())
@@ -135,8 +163,9 @@ func (s *Server) followEvents(ctx context.Context, r Runner) error {
 
 // reconcile compares the begun jobs with what a runner knows. A begin above the
 // runner's mark never reached it and is started now; at or below it and unknown
-// to it, the command may have run.
-func (l *loop) reconcile(snap runner.Snapshot) {
+// to it, the command may have run. The runner does not sync what it writes, so
+// for begins of before the machine was started its mark proves nothing.
+func (l *loop) reconcile(snap knowledge) {
 	l.runnerUp = true
 	runs := make(map[runner.Key]runner.Event, len(snap.Runs))
 	for _, e := range snap.Runs {
@@ -165,7 +194,7 @@ func (l *loop) reconcile(snap runner.Snapshot) {
 		switch {
 		case known:
 			l.event(e)
-		case j.key.After(snap.Mark):
+		case j.key.After(snap.Mark) && (snap.complete && j.row.Boot == l.s.cfg.Boot || j.plan.Class == cbsd.Read):
 			l.s.running.Add(-1)
 			again = append(again, j)
 		default:

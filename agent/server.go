@@ -73,6 +73,13 @@ type Config struct {
 	CBSD      CBSD
 	// Dial finds the runner, or starts one.
 	Dial func(ctx context.Context) (Runner, error)
+	// RunDir is the runner's directory. The agent leaves a mark in it, to see
+	// whether it was emptied: then the runner has forgotten what it started.
+	RunDir string
+
+	// Elsewhere names the other pool of this host that has a guest of that name,
+	// "" where there is none; nil = there are no others.
+	Elsewhere func(ctx context.Context, guest string) (pool string)
 
 	Workers       int // changing commands at once
 	Readers       int // reading commands at once

@@ -123,8 +123,8 @@ func (b *bench) memory(ctx context.Context, inFlight int) (_ *service, err error
 			}
 			return r, err
 		},
-		ForeignWait: time.Minute,
-		Workers:     workers(inFlight), Readers: workers(inFlight), Backlog: 1000, ReplyTTL: time.Hour,
+		RunDir: runDir, ForeignWait: time.Minute,
+		Workers: workers(inFlight), Readers: workers(inFlight), Backlog: 1000, ReplyTTL: time.Hour,
 		Limits: journal.Limits{Results: time.Hour, IDs: 24 * time.Hour}, Log: quiet,
 	})
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -96,6 +96,39 @@ type hosted struct {
 	cfgs  []*config.Config
 	logs  []poolLog
 	buses *all.Opener
+
+	mu    sync.Mutex
+	pools map[string]*cbsd.Pool // that are served now
+}
+
+// elsewhere names the pool, other than mine, that has a guest of that name.
+func (h *hosted) elsewhere(ctx context.Context, mine, guest string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name, pool := range h.pools {
+		if name == mine {
+			continue
+		}
+		if _, found, err := pool.Guest(ctx, guest); err == nil && found {
+			return name
+		}
+	}
+	return ""
+}
+
+// enter makes a pool known to the others until leave is called.
+func (h *hosted) enter(name string, pool *cbsd.Pool) (leave func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.pools == nil {
+		h.pools = make(map[string]*cbsd.Pool)
+	}
+	h.pools[name] = pool
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.pools, name)
+	}
 }
 
 // serve returns when ctx ends, or with the new configuration after SIGHUP, or
@@ -171,6 +204,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		return err
 	}
 	defer pool.Close()
+	defer h.enter(c.Pool, pool)()
 	report := pool.Probe(ctx)
 	if err := report.Err(); err != nil {
 		return err
@@ -204,8 +238,10 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 	server := agent.New(agent.Config{
 		Pool: c.Pool, Host: host, Boot: boot, Version: version, Command: c.CBSD,
 		Endpoints: ends, Journal: j, CBSD: pool,
-		Dial:    func(ctx context.Context) (agent.Runner, error) { return ensureRunner(ctx, c.RunDir) },
-		Workers: c.Workers, Readers: c.Readers, Backlog: c.Backlog, OutputMax: int64(c.OutputMax),
+		Dial:      func(ctx context.Context) (agent.Runner, error) { return ensureRunner(ctx, c.RunDir) },
+		RunDir:    c.RunDir,
+		Elsewhere: func(ctx context.Context, guest string) string { return h.elsewhere(ctx, c.Pool, guest) },
+		Workers:   c.Workers, Readers: c.Readers, Backlog: c.Backlog, OutputMax: int64(c.OutputMax),
 		TimeLimit: time.Duration(c.TimeLimit), KillGrace: time.Duration(c.KillGrace),
 		ForeignWait: time.Duration(c.ForeignWait), LegacyExpires: time.Duration(c.LegacyExpires),
 		ReplyTTL: time.Duration(c.ReplyTTL),
