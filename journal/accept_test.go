@@ -28,7 +28,7 @@ func TestRepeats(t *testing.T) {
 		"two jobs without key or sender": {delivery{testID(2), "", "", "reply2"}, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := openTest(t, t.TempDir())
+			j := openTest(t, memoryDir(t))
 			defer j.Close()
 			first := testAccept(testID(1))
 			first.Job.Sender, first.Job.Key = "shop", "order"
@@ -72,7 +72,7 @@ func TestRepeats(t *testing.T) {
 }
 
 func TestAliasIsRemembered(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	j := openTest(t, dir)
 	first := testAccept(testID(1))
 	first.Job.Sender, first.Job.Key = "shop", "order"
@@ -95,7 +95,7 @@ func TestAliasIsRemembered(t *testing.T) {
 }
 
 func TestRefusedAtAcceptance(t *testing.T) {
-	j := openTest(t, t.TempDir())
+	j := openTest(t, memoryDir(t))
 	defer j.Close()
 	a, twin := testAccept(testID(1)), testAccept(testID(1))
 	twin.Address.Tube = "reply2"
@@ -123,7 +123,7 @@ func TestRefusedAtAcceptance(t *testing.T) {
 func TestTombstone(t *testing.T) {
 	for _, together := range []bool{false, true} {
 		t.Run(fmt.Sprint("together=", together), func(t *testing.T) {
-			dir := t.TempDir()
+			dir := memoryDir(t)
 			j := openTest(t, dir)
 			a := testAccept(testID(1))
 			a.Begin = true
@@ -155,7 +155,7 @@ func TestTombstone(t *testing.T) {
 }
 
 func TestLegacyNumbers(t *testing.T) {
-	j := openTest(t, t.TempDir())
+	j := openTest(t, memoryDir(t))
 	defer j.Close()
 	var got []string
 	take := func(as ...*Accept) {
@@ -185,7 +185,7 @@ func TestLegacyNumbers(t *testing.T) {
 }
 
 func TestLegacyIdentity(t *testing.T) {
-	j := openTest(t, t.TempDir())
+	j := openTest(t, memoryDir(t))
 	defer j.Close()
 	next := func() (string, int) {
 		r, n, err := j.Reader().Legacy(t.Context(), "a/17/x")

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -167,23 +168,29 @@ func TestFailedCommit(t *testing.T) {
 	}
 }
 
+// A tester is a *testing.T or a *rapid.T.
+type tester interface {
+	Helper()
+	Fatal(args ...any)
+}
+
 // fill makes the database unable to grow, as on a full disk.
-func fill(t testing.TB, j *Journal) {
+func fill(t tester, j *Journal) {
 	t.Helper()
 	var pages int
-	if err := j.write.QueryRowContext(t.Context(), "PRAGMA page_count").Scan(&pages); err != nil {
+	if err := j.write.QueryRowContext(context.Background(), "PRAGMA page_count").Scan(&pages); err != nil {
 		t.Fatal(err)
 	}
 	setPages(t, j, pages)
 }
 
-func unfill(t testing.TB, j *Journal) { setPages(t, j, 1<<30) }
+func unfill(t tester, j *Journal) { setPages(t, j, 1<<30) }
 
-func setPages(t testing.TB, j *Journal, n int) {
+func setPages(t tester, j *Journal, n int) {
 	t.Helper()
 	var is int
 	// PRAGMA takes no parameters.
-	if err := j.write.QueryRowContext(t.Context(), fmt.Sprint("PRAGMA max_page_count = ", n)).Scan(&is); err != nil {
+	if err := j.write.QueryRowContext(context.Background(), fmt.Sprint("PRAGMA max_page_count = ", n)).Scan(&is); err != nil {
 		t.Fatal(err)
 	}
 }

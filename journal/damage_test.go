@@ -26,7 +26,7 @@ type image struct {
 }
 
 var testImage = sync.OnceValues(func() (image, error) {
-	dir, err := os.MkdirTemp("", "journal-image")
+	dir, err := os.MkdirTemp(memory(), "journal-image")
 	if err != nil {
 		return image{}, err
 	}
@@ -111,7 +111,7 @@ func (im image) put(t testing.TB, dir string, db, wal []byte) Options {
 // and what to do, or what it opened can be used and nothing is missing silently.
 func openDamaged(t testing.TB, im image, db, wal []byte) (opened bool) {
 	t.Helper()
-	o := im.put(t, t.TempDir(), db, wal)
+	o := im.put(t, memoryDir(t), db, wal)
 	j, err := Open(t.Context(), o)
 	if err != nil {
 		if cbsdmq.HintOf(err) == "" {

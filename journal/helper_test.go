@@ -29,6 +29,27 @@ var children = map[string]func() error{
 	"hold":  holdUntilKilled,
 }
 
+// memory is a parent for the directories of tests that open many journals and
+// do not care for the disk; "" is the usual one.
+func memory() string {
+	const shm = "/dev/shm"
+	if fi, err := os.Stat(shm); err == nil && fi.IsDir() {
+		return shm
+	}
+	return ""
+}
+
+// memoryDir is as t.TempDir, in memory where that is possible.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(memory(), "journal-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func testOptions(dir string) Options {
 	return Options{
 		Path: filepath.Join(dir, "pool", "journal.sqlite"), State: filepath.Join(dir, "state"),

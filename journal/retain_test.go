@@ -74,7 +74,7 @@ func TestPrune(t *testing.T) {
 		"no limit of results":      {Limits{IDs: day}, 3650 * day, false, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := openTest(t, t.TempDir())
+			j := openTest(t, memoryDir(t))
 			defer j.Close()
 			text := strings.Repeat("o", InlineOutput+1)
 			inFile := finishAt(t, j, testID(1), now.Add(-c.age), text, !c.owed)
@@ -158,7 +158,7 @@ func sumKept(t testing.TB, j *Journal) (sum int64) {
 }
 
 func TestAliasesAndTombstonesAreForgotten(t *testing.T) {
-	j := openTest(t, t.TempDir())
+	j := openTest(t, memoryDir(t))
 	defer j.Close()
 	first, second := testAccept(testID(1)), testAccept(testID(2))
 	first.Job.Key, second.Job.Key = "order", "order"
@@ -184,7 +184,7 @@ func TestAliasesAndTombstonesAreForgotten(t *testing.T) {
 
 // Numbers of jobs name output files and do not begin again.
 func TestNumbersGoOn(t *testing.T) {
-	j := openTest(t, t.TempDir())
+	j := openTest(t, memoryDir(t))
 	defer j.Close()
 	l := Limits{Results: time.Hour, IDs: time.Hour}
 	last := int64(0)
@@ -202,7 +202,7 @@ func TestNumbersGoOn(t *testing.T) {
 }
 
 func TestSizeBound(t *testing.T) {
-	j := openTest(t, t.TempDir())
+	j := openTest(t, memoryDir(t))
 	defer j.Close()
 	now := time.Now()
 	text := strings.Repeat("o", 10_000)
@@ -254,7 +254,7 @@ func TestSizeBound(t *testing.T) {
 }
 
 func TestPruneInSteps(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	j := openTest(t, dir)
 	defer func() { j.Close() }()
 	const jobs = 2*pruneStep + 100
