@@ -25,6 +25,8 @@ type conn struct {
 	version  version
 	embedded bool
 
+	pullExpires time.Duration
+
 	dead chan struct{}
 
 	mu        sync.Mutex
@@ -36,10 +38,11 @@ type conn struct {
 
 func newConn(w *wire) *conn {
 	return &conn{
-		wire:      w,
-		dead:      make(chan struct{}),
-		streams:   map[string]*stream{},
-		consumers: map[*consumer]struct{}{},
+		pullExpires: pullExpires,
+		wire:        w,
+		dead:        make(chan struct{}),
+		streams:     map[string]*stream{},
+		consumers:   map[*consumer]struct{}{},
 	}
 }
 

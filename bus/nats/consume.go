@@ -166,7 +166,7 @@ func (k *consumer) next(ctx context.Context, max int, late bool) ([]bus.Delivery
 	if err != nil || len(ds) > 0 {
 		return ds, 0, err
 	}
-	again, err := k.ask(max)
+	again, err := k.ask(ctx, max)
 	if err != nil {
 		return nil, 0, k.conn.call(ctx, "asking for messages", err)
 	}

@@ -2,36 +2,22 @@ package nats
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
-
-	"github.com/cbsd/cbsdmq/bus"
 )
 
 // Where the embedded broker is if the configuration does not say.
 const (
 	DefaultEmbeddedDir    = "/var/db/cbsdmq/nats"
 	DefaultEmbeddedListen = "127.0.0.1:" + DefaultPort
-)
-
-// Files in the directory of an embedded broker, beside what JetStream keeps.
-const (
-	lockFile    = "lock"
-	tokenFile   = "token"   // the secret of all its clients
-	addressFile = "address" // host:port, while it runs
 )
 
 // ErrLocked: another process, or another part of this one, runs the broker of
@@ -78,7 +64,7 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 	if err := privateDir(dir); err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(dir)
+	lock, err := lockDir(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +73,10 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 			lock.Close()
 		}
 	}()
+	// What a broker that crashed has left may be somebody else's by now.
+	if err := removeFile(filepath.Join(dir, addressFile)); err != nil {
+		return nil, err
+	}
 	token, err := loadToken(dir)
 	if err != nil {
 		return nil, err
@@ -154,49 +144,10 @@ func (e *Embedded) Addr() string { return e.addr }
 
 // Close stops the broker and returns when all is on disk.
 func (e *Embedded) Close() error {
+	err := removeFile(filepath.Join(e.dir, addressFile))
 	e.server.Shutdown()
 	e.server.WaitForShutdown()
-	err := os.Remove(filepath.Join(e.dir, addressFile))
 	return errors.Join(err, e.lock.Close())
-}
-
-// newEmbeddedClient is the driver for the broker of cfg.EmbeddedDir: e if that
-// is in this process, or whatever process the directory speaks of at the
-// moment of dialling.
-func newEmbeddedClient(cfg bus.Config, e *Embedded) *Driver {
-	dir := embeddedDir(cfg.EmbeddedDir)
-	return &Driver{
-		addr:     "embedded:" + dir,
-		embedded: true,
-		endpoints: func() ([]endpoint, error) {
-			if e != nil {
-				return []endpoint{{addr: e.addr, login: tokenLogin(e.token), process: e.server}}, nil
-			}
-			addr, err := readFile(dir, addressFile)
-			if err != nil {
-				return nil, err
-			}
-			token, err := readFile(dir, tokenFile)
-			if err != nil {
-				return nil, err
-			}
-			return []endpoint{{addr: addr, login: tokenLogin(token)}}, nil
-		},
-	}
-}
-
-// readFile reads what the broker has left for its clients.
-func readFile(dir, name string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("no embedded broker runs in %s; an agent or \"cbsdmq broker\" starts it", dir)
-	case errors.Is(err, fs.ErrPermission):
-		return "", &bus.Permanent{Err: fmt.Errorf("the embedded broker is for those who may read %s: %w", filepath.Join(dir, name), err)}
-	case err != nil:
-		return "", err
-	}
-	return strings.TrimSpace(string(b)), nil
 }
 
 func embeddedDir(dir string) string {
@@ -254,52 +205,4 @@ func privateDir(dir string) error {
 		return fmt.Errorf("key embedded_dir: %s is open to others (%#o); it has to be a directory of its own with mode 0700", dir, fi.Mode().Perm())
 	}
 	return nil
-}
-
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, ErrLocked
-		}
-		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
-	}
-	return f, nil
-}
-
-// loadToken reads the token of dir, or makes it.
-func loadToken(dir string) (string, error) {
-	path := filepath.Join(dir, tokenFile)
-	b, err := os.ReadFile(path)
-	if err == nil {
-		token := strings.TrimSpace(string(b))
-		if token == "" {
-			return "", fmt.Errorf("%s is empty; a new one is made if it is removed", path)
-		}
-		return token, os.Chmod(path, 0o600)
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	var secret [32]byte
-	rand.Read(secret[:]) // never fails
-	token := hex.EncodeToString(secret[:])
-	return token, writeFile(path, token)
-}
-
-// writeFile puts a line into path, for the owner alone; whoever reads path sees
-// all of it or none.
-func writeFile(path, line string) error {
-	tmp := path + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.WriteFile(tmp, []byte(line+"\n"), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

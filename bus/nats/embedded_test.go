@@ -155,6 +155,41 @@ func TestEmbeddedFiles(t *testing.T) {
 	}
 }
 
+// TestTokenStaysHere checks that the token is not told to whoever listens at
+// the address of a broker that has crashed.
+func TestTokenStaysHere(t *testing.T) {
+	cfg := embeddedConfig(t, testserver.FreeAddr(t))
+	p := brokerProcess(t, cfg)
+	dial(t, driver(t, cfg)).Close()
+	p.Kill(t)
+	stranger, err := net.Listen("tcp", p.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	called := make(chan struct{})
+	go func() {
+		if c, err := stranger.Accept(); err == nil {
+			c.Close()
+			close(called)
+		}
+	}()
+	if _, err := driver(t, cfg).Dial(t.Context()); err == nil || !strings.Contains(err.Error(), "no embedded broker runs in") {
+		t.Errorf("dialling: %v", err)
+	}
+	select {
+	case <-called:
+		t.Error("a stranger was called")
+	default:
+	}
+	if _, err := busnats.StartEmbedded(t.Context(), busnats.EmbeddedConfig{Dir: cfg.EmbeddedDir, Listen: cfg.EmbeddedListen}); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("starting beside the stranger: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(cfg.EmbeddedDir, "address")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the address of the dead broker is still there: %v", err)
+	}
+}
+
 func TestEmbeddedRefusals(t *testing.T) {
 	open := filepath.Join(t.TempDir(), "open")
 	if err := os.Mkdir(open, 0o755); err != nil {

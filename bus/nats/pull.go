@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	pullExpires   = 30 * time.Second // of a request that nothing came for
+	pullExpires   = 30 * time.Second // of a request that nothing comes for
 	pullGrace     = 5 * time.Second  // then it is taken for lost
 	maxAckPending = 1 << 16          // of all consumers of a tube together
 	forgotten     = 30 * time.Second // a mailbox without a consumer, by the server
@@ -37,6 +37,7 @@ type pull struct {
 	got      int                // messages that it brought
 	once     bool               // the server ends it when it has nothing more
 	crowded  bool               // other consumers wait for more than there is
+	gone     bool               // the server has forgotten its consumer
 	expires  time.Time          // of it
 	answered string             // ack subject that was last answered
 }
@@ -70,8 +71,7 @@ func (k *consumer) open(ctx context.Context, tube string, at place) (*pull, erro
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.js.CreateConsumer(ctx, serverConsumer(at))
-	if err != nil && !errors.Is(err, jetstream.ErrConsumerExists) { // exists: as an administrator wants it
+	if err := s.makeConsumer(ctx, at); err != nil {
 		return nil, err
 	}
 	here, err := k.conn.nc.Subscribe(at.here(), func(m *nats.Msg) { _ = m.Respond(nil) })
@@ -81,11 +81,25 @@ func (k *consumer) open(ctx context.Context, tube string, at place) (*pull, erro
 	return &pull{consumer: k, tube: tube, place: at, stream: s, here: here}, nil
 }
 
+func (s *stream) makeConsumer(ctx context.Context, at place) error {
+	_, err := s.js.CreateConsumer(ctx, serverConsumer(at))
+	if errors.Is(err, jetstream.ErrConsumerExists) { // as an administrator wants it
+		return nil
+	}
+	return err
+}
+
 // ask makes a request for up to max messages of each tube that has none open,
 // and says when to come back if nothing happens. k.mu is held.
-func (k *consumer) ask(max int) (time.Duration, error) {
-	again := pullExpires
+func (k *consumer) ask(ctx context.Context, max int) (time.Duration, error) {
+	again := k.conn.pullExpires
 	for _, p := range k.pulls {
+		if p.gone {
+			if err := p.stream.makeConsumer(ctx, p.place); err != nil {
+				return 0, err
+			}
+			p.gone = false
+		}
 		if left := time.Until(p.expires); p.open > 0 && left > 0 {
 			again = min(again, left)
 			continue
@@ -115,12 +129,13 @@ func (p *pull) ask(max int) error {
 	p.once, p.crowded = !p.crowded, false
 	p.asked++
 	p.open, p.got = max, 0
-	p.expires = time.Now().Add(pullExpires + pullGrace)
+	expires := p.consumer.conn.pullExpires
+	p.expires = time.Now().Add(expires + pullGrace)
 	body, err := json.Marshal(struct {
 		Batch   int           `json:"batch"`
 		Expires time.Duration `json:"expires"`
 		NoWait  bool          `json:"no_wait,omitempty"`
-	}{max, pullExpires, p.once})
+	}{max, expires, p.once})
 	if err != nil {
 		return err
 	}
@@ -154,6 +169,10 @@ func (p *pull) came(m *nats.Msg) {
 	case code == "404", code == "408", code == "409" && strings.Contains(text, "leadership change"):
 		p.open = 0
 		p.crowded = strings.Contains(text, "requests pending")
+	case code == "503", code == "409" && strings.Contains(text, "consumer deleted"):
+		// The server has restarted within a cluster, or nobody has read the
+		// mailbox for a while, or somebody else has and closed it.
+		p.open, p.gone = 0, true
 	default:
 		k.err = fmt.Errorf("reading %s: the server says %s %s", p.tube, code, text)
 	}
@@ -211,7 +230,11 @@ func (p *pull) close(ctx context.Context) error {
 	answered := p.answered
 	k.mu.Unlock()
 	if answered != "" { // the reply to this comes when those before it are done
-		if _, err := k.conn.nc.RequestWithContext(ctx, answered, []byte("+WPI")); err != nil {
+		_, err := k.conn.nc.RequestWithContext(ctx, answered, []byte("+WPI"))
+		if errors.Is(err, nats.ErrNoResponders) { // forgotten already
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("waiting for the acknowledgements: %w", err)
 		}
 	}

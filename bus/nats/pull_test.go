@@ -1,0 +1,243 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/internal/testserver"
+)
+
+// dialled is a connection to an embedded broker of the test's own.
+type dialled struct {
+	*conn
+	driver *Driver
+}
+
+func connect(t *testing.T) dialled {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "nats")
+	e, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatalf("starting: %v", err)
+	}
+	d := newEmbeddedClient(bus.Config{EmbeddedDir: dir}, e)
+	c, err := d.Dial(t.Context())
+	if err != nil {
+		t.Fatalf("dialling: %v", err)
+	}
+	t.Cleanup(func() { c.Close(); e.Close() })
+	return dialled{c.(*conn), d}
+}
+
+func consume(t *testing.T, c dialled, tube bus.Tube) *consumer {
+	t.Helper()
+	k, err := c.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{tube}})
+	if err != nil {
+		t.Fatalf("consuming: %v", err)
+	}
+	return k.(*consumer)
+}
+
+// trip puts a message and receives it, and fails unless that takes less than
+// AckWait.
+func trip(t *testing.T, c dialled, k *consumer, tube bus.Tube, body string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), AckWait)
+	defer cancel()
+	if err := c.Put(ctx, bus.Message{Tube: tube, Body: []byte(body)})[0].Err; err != nil {
+		t.Fatalf("putting %s: %v", body, err)
+	}
+	ds, err := k.Receive(ctx, 10)
+	if err != nil || len(ds) != 1 || string(ds[0].Body) != body {
+		t.Fatalf("receiving %s: %d messages, %v", body, len(ds), err)
+	}
+	if err := k.Ack(ctx, ds...); err != nil {
+		t.Fatalf("acknowledging %s: %v", body, err)
+	}
+	testserver.Eventually(t, AckWait, func() error { // an acknowledgement is on its way for a while
+		s, err := c.js.Stream(ctx, k.pulls[0].place.stream)
+		if err != nil {
+			return err
+		}
+		if n := s.CachedInfo().State.Msgs; n > 0 {
+			return fmt.Errorf("%d messages are left", n)
+		}
+		return nil
+	})
+}
+
+// TestRequestExpires waits for a message through several requests that bring
+// nothing, as an idle agent does all day.
+func TestRequestExpires(t *testing.T) {
+	c := connect(t)
+	c.pullExpires = 20 * time.Millisecond
+	q := bus.Tube{Name: "q"}
+	k := consume(t, c, q)
+	done := make(chan error, 1)
+	go func() {
+		ds, err := k.Receive(t.Context(), 10)
+		if err == nil && string(ds[0].Body) != "late" {
+			err = fmt.Errorf("received %q", ds[0].Body)
+		}
+		done <- err
+	}()
+	testserver.Eventually(t, 10*time.Second, func() error {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if n := k.pulls[0].asked; n < 4 {
+			return fmt.Errorf("%d requests made", n)
+		}
+		return nil
+	})
+	if err := c.Put(t.Context(), bus.Message{Tube: q, Body: []byte("late")})[0].Err; err != nil {
+		t.Fatalf("putting: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForgottenConsumer checks that a consumer goes on when the server has
+// forgotten it, between two calls of Receive and during one.
+func TestForgottenConsumer(t *testing.T) {
+	for _, tube := range []bus.Tube{{Name: "q"}, {Name: "m", Kind: bus.Mailbox}} {
+		t.Run(tube.Name, func(t *testing.T) {
+			c := connect(t)
+			k := consume(t, c, tube)
+			trip(t, c, k, tube, "before")
+			forget := func() {
+				p := k.pulls[0]
+				if err := c.js.DeleteConsumer(t.Context(), p.place.stream, p.place.consumer); err != nil {
+					t.Fatalf("deleting the consumer: %v", err)
+				}
+			}
+			forget()
+			trip(t, c, k, tube, "between")
+			done := make(chan error, 1)
+			go func() {
+				ds, err := k.Receive(t.Context(), 10)
+				if err == nil {
+					err = k.Ack(t.Context(), ds...)
+				}
+				done <- err
+			}()
+			waiting(t, c, k, 1)
+			forget()
+			if err := c.Put(t.Context(), bus.Message{Tube: tube, Body: []byte("during")})[0].Err; err != nil {
+				t.Fatalf("putting: %v", err)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("a consumer that was forgotten while it waited: %v", err)
+			}
+			forget()
+			if err := k.Close(); err != nil {
+				t.Errorf("closing a forgotten consumer: %v", err)
+			}
+		})
+	}
+}
+
+// waiting waits until the server has n requests of k's first tube.
+func waiting(t *testing.T, c dialled, k *consumer, n int) {
+	t.Helper()
+	p := k.pulls[0]
+	testserver.Eventually(t, 10*time.Second, func() error {
+		sc, err := c.js.Consumer(t.Context(), p.place.stream, p.place.consumer)
+		if err != nil {
+			return err
+		}
+		if got := sc.CachedInfo().NumWaiting; got != n {
+			return fmt.Errorf("%d requests wait, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// TestNothingIsHoarded checks that a consumer which nobody asks gives what it
+// took in to one that somebody does ask.
+func TestNothingIsHoarded(t *testing.T) {
+	c := connect(t)
+	q := bus.Tube{Name: "q"}
+	idler := consume(t, c, q)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if ds, err := idler.Receive(ctx, 10); err == nil {
+		t.Fatalf("received %d messages from an empty queue", len(ds))
+	}
+	waiting(t, c, idler, 1) // its request is still open, and takes the message
+	worker := consume(t, c, q)
+	trip(t, c, worker, q, "x")
+	waiting(t, c, idler, 0)
+	trip(t, c, worker, q, "y")
+}
+
+// TestStreams checks what the server is left with, which others rely on who
+// look at it or have created it beforehand.
+func TestStreams(t *testing.T) {
+	c := connect(t)
+	q, m := bus.Tube{Name: "cbsd.zpool1"}, bus.Tube{Name: "reply:1", Kind: bus.Mailbox}
+	trip(t, c, consume(t, c, q), q, "x")
+	trip(t, c, consume(t, c, m), m, "x")
+	for _, want := range []jetstream.StreamConfig{
+		{Name: "cbsdmq_q_cbsd=2Ezpool1", Subjects: []string{"cbsdmq.q.cbsd=2Ezpool1"}},
+		{Name: "cbsdmq_mail", Subjects: []string{"cbsdmq.m.*"}, MaxAge: MailboxMaxAge},
+	} {
+		s, err := c.js.Stream(t.Context(), want.Name)
+		if err != nil {
+			t.Errorf("%s: %v", want.Name, err)
+			continue
+		}
+		got := s.CachedInfo().Config
+		if fmt.Sprint(got.Subjects) != fmt.Sprint(want.Subjects) || got.MaxAge != want.MaxAge ||
+			got.Retention != jetstream.WorkQueuePolicy || got.Storage != jetstream.FileStorage || !got.AllowMsgTTL {
+			t.Errorf("%s: %+v", want.Name, got)
+		}
+	}
+}
+
+// TestIDsGoOn checks that ids do not begin again when a stream does.
+func TestIDsGoOn(t *testing.T) {
+	c := connect(t)
+	q := bus.Tube{Name: "q"}
+	first := c.Put(t.Context(), bus.Message{Tube: q}, bus.Message{Tube: q})[1]
+	if first.Err != nil {
+		t.Fatalf("putting: %v", first.Err)
+	}
+	if err := c.js.DeleteStream(t.Context(), "cbsdmq_q_q"); err != nil {
+		t.Fatalf("deleting the stream: %v", err)
+	}
+	if err := c.Put(t.Context(), bus.Message{Tube: q})[0].Err; err == nil {
+		t.Error("a message was confirmed that has no stream")
+	}
+	if c.failed() == nil {
+		t.Error("the connection goes on after an error")
+	}
+	testserver.Eventually(t, time.Second, func() error {
+		if now := idBase(time.Now()); now <= first.ID {
+			return fmt.Errorf("%d is not past %d", now, first.ID)
+		}
+		return nil
+	})
+	again, err := c.driver.Dial(t.Context())
+	if err != nil {
+		t.Fatalf("dialling again: %v", err)
+	}
+	defer again.Close()
+	if r := again.Put(t.Context(), bus.Message{Tube: q})[0]; r.Err != nil || r.ID <= first.ID {
+		t.Errorf("id %d after %d, %v", r.ID, first.ID, r.Err)
+	}
+}
+
+func TestIDBase(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	a, b := idBase(now), idBase(now.Add(time.Second))
+	if b != a+1000 || idBase(time.Unix(0, 0)) != 0 {
+		t.Errorf("bases %d, %d, %d", a, b, idBase(time.Unix(0, 0)))
+	}
+}
