@@ -49,6 +49,7 @@ type command struct {
 	sets    string // more of them, shared with other commands
 	open    bool   // takes arguments of any name
 	module  bool   // exists only where a module of CBSD is installed
+	builtin bool   // has no file of its own
 	resplit bool   // a wrapper that splits its arguments at white space again
 	drops   bool   // loses its first word where it has no terminal
 	mute    bool   // does not answer --args, --help and --desc

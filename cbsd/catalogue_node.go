@@ -123,6 +123,7 @@ func nodeCommands() []command {
 		{name: "up", does: runs, open: true, guests: "jname", words: freeWords, args: "cbsdfile cur_env cwd jname multiple quiet upfile_destroy_failed"},
 		{name: "valecfg", reads: "list", args: "display header mode name"},
 		{name: "valecfg-tui", does: terminal},
+		{name: "version", does: reads, builtin: true, mute: true},
 		{name: "vhidcfg", guests: "jname", args: "alljails display header jname mode node shownode"},
 		{name: "vhidcfg-tui", does: terminal},
 		{name: "vm-cpu-topology", does: reads, args: "active display header human"},

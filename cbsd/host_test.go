@@ -61,6 +61,7 @@ func TestHostCommands(t *testing.T) {
 		"newtool": "", // of this host only
 		"vm-api":  "", // of a module
 		"service": "", // of the catalogue, in a module
+		"version": "", // without a file
 		"bstop":   "this host's CBSD has no bstop",
 		"ssh":     "this host's CBSD has no ssh",
 		"reboot":  "there is no command reboot",

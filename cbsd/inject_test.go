@@ -60,7 +60,7 @@ func FuzzPlan(f *testing.F) {
 // checkArgument is a second opinion, by positions instead of by names.
 func checkArgument(t *testing.T, plan Plan, i int, a string) {
 	t.Helper()
-	if !utf8.ValidString(a) || strings.ContainsAny(a, "$`\\\"~|") || strings.ContainsFunc(a, unicode.IsControl) {
+	if !utf8.ValidString(a) || strings.ContainsAny(a, "$`\\\"~|'") || strings.ContainsFunc(a, unicode.IsControl) {
 		t.Fatalf("argument %d of %q would be evaluated: %q", i, plan.Command, a)
 	}
 	name, value, isArg := strings.Cut(a, "=")
@@ -74,6 +74,8 @@ func checkArgument(t *testing.T, plan Plan, i int, a string) {
 		t.Fatalf("bad name in argument %q", a)
 	case !isArg && strings.ContainsAny(a, " ;&<>()'*?["):
 		t.Fatalf("a word that is split or expanded: %q", a)
+	case plan.Command == "qcreate" && strings.ContainsAny(value, ";&<>()"):
+		t.Fatalf("qcreate would run it: %q", a)
 	case name == "display" && strings.ContainsAny(value, " ;&<>()'*?[/.!#%^"):
 		t.Fatalf("a column that is evaluated: %q", a)
 	case (name == "jname" || name == "old" || name == "new") && strings.ContainsAny(value, " ;&<>()'*?[%,"):

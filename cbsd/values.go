@@ -14,7 +14,8 @@ import (
 // of a file that is executed. What may be in a value depends on where it ends:
 //
 //	text     kept and printed: everything but the characters that init evaluates
-//	plain    the rest: no character that means something to a shell
+//	plain    the rest: no character that means something to a shell, and no
+//	         space but in lists
 //	column   evaluated as the name of a variable: letters, digits, _ and commas
 //	profile  part of the name of a file that is sourced: plain, no slash
 //	file     names a file that CBSD sources or executes: only what Allow names
@@ -87,6 +88,8 @@ func badText(v string) (flaw, bool) {
 			return flaw{fmt.Sprintf("contains the control character %U", r), "leave it out"}, true
 		case r == '$' || r == '`' || r == '\\' || r == '"':
 			return flaw{fmt.Sprintf("contains the character %c", r), evaluated}, true
+		case r == '\'':
+			return flaw{"contains the character '", "CBSD puts it between such quotes in SQL and in files that it runs as shell; leave it out"}, true
 		case r == '~':
 			return flaw{"contains the character ~", "CBSD separates arguments with it and would lose the rest; leave it out"}, true
 		case r == '|':
@@ -104,7 +107,7 @@ func isInvalid(s string) bool {
 // badPlain finds what a value must not contain that may end unquoted on a
 // command line of a script. flags may begin with a dash.
 func badPlain(v string, flags bool) (flaw, bool) {
-	if i := strings.IndexAny(v, ";&<>()'"); i >= 0 {
+	if i := strings.IndexAny(v, ";&<>()"); i >= 0 {
 		return flaw{fmt.Sprintf("contains the character %c", v[i]), evaluated}, true
 	}
 	if i := strings.IndexAny(v, "*?["); i >= 0 && strings.Contains(v, "/") {
@@ -134,19 +137,21 @@ func badValue(cmd *command, name, v string) (flaw, bool) {
 	if k == profile && strings.Contains(v, "/") {
 		return flaw{"contains a slash", "CBSD makes the name of a file of it that it reads as shell; write the bare name"}, true
 	}
-	if k != text {
-		if f, bad := badPlain(v, isFlags(name)); bad {
-			return f, true
-		}
-	}
 	if c := templateMark(name); c != "" && strings.Contains(v, c) {
 		return flaw{"contains the character " + c, "CBSD fills a template with it by sed, where what follows would be commands of sed; leave it out"}, true
 	}
 	if cmd.resplit && strings.Contains(v, " ") {
 		return flaw{"contains a space", "CBSD's wrapper " + cmd.name + " would take what follows for further arguments"}, true
 	}
-	if cmd.family == qemu && k != text && strings.Contains(v, " ") {
-		return flaw{"contains a space", "CBSD puts it on QEMU's command line, where what follows would be options of their own"}, true
+	// qcreate assigns each value with an eval of its own, unquoted.
+	evals := cmd.family == qemu && cmd.verb == Create && !publicKey.MatchString(v)
+	if k != text || evals {
+		if f, bad := badPlain(v, isFlags(name)); bad {
+			return f, true
+		}
+		if strings.Contains(v, " ") && (evals || cmd.family == qemu || !isList(name) && !cmd.open) {
+			return flaw{"contains a space", "CBSD would take what follows for a command, an option or an argument of its own; leave it out"}, true
+		}
 	}
 	return flaw{}, false
 }
@@ -163,6 +168,20 @@ func templateMark(name string) string {
 	}
 	return ""
 }
+
+// isList reports whether the argument name holds several words.
+func isList(name string) bool {
+	switch name {
+	case "pkglist", "packages", "exec_start", "exec_stop", "bhyve_flags", "emulator_flags", "ip4_addr", "new_ip4_addr", "interface",
+		"jnameserver", "nameserver", "ci_nameserver_address", "ci_nameserver_search", "zvol_opts", "depend", "devs", "hosts", "ips",
+		"nodelist", "jexport_exclude", "header_extra", "excludedir", "distribution", "sysrc":
+		return true
+	}
+	return false
+}
+
+// publicKey is a line of an authorized_keys file without options.
+var publicKey = regexp.MustCompile(`^[a-z0-9@.-]+ AAAA[A-Za-z0-9+/=]+( [A-Za-z0-9@._-]+)?$`)
 
 // isFlags reports whether the argument name holds options for a program, which
 // may begin with a dash.
