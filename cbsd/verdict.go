@@ -39,7 +39,15 @@ func (p *Pool) Before(ctx context.Context, plan Plan) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("reading state: %w", err)
 	}
-	return p.snapshot(ctx, plan, names)
+	s, err := p.snapshot(ctx, plan, names)
+	for _, g := range s.Guests {
+		for name, v := range g.Settings {
+			if Redact(name) {
+				g.Settings[name] = seal(v)
+			}
+		}
+	}
+	return s, err
 }
 
 // After reads the state again and says what the command did. tail is the end of

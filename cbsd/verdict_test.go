@@ -193,6 +193,18 @@ func TestVerdictBelievesTheState(t *testing.T) {
 	})
 }
 
+// A secret that was set is seen to be set.
+func TestVerdictSecret(t *testing.T) {
+	t.Parallel()
+	p := simPool(t)
+	create(t, p, bhyve, "vm1")
+	steps(t, p, []step{
+		{"bset jname=vm1 vnc_password=hunter2", cbsdmq.Changed, 0, "", ""},
+		{"bset jname=vm1 vnc_password=hunter2", cbsdmq.Unchanged, 0, "", ""},
+		{"bset jname=vm1 vnc_password=hunter3", cbsdmq.Changed, 0, "", ""},
+	})
+}
+
 // A setting that the command passes over in silence.
 func TestVerdictSettingIgnored(t *testing.T) {
 	t.Parallel()
@@ -208,6 +220,9 @@ func TestVerdictSettingIgnored(t *testing.T) {
 		t.Errorf("got %+v", v)
 	}
 	plan = mustPlan(t, p, "bset", "jname=vm1", "vnc_password=hunter2")
+	if text, err := json.Marshal(before); err != nil || strings.Contains(string(text), "cbsd") {
+		t.Errorf("the snapshot has the password: %s (%v)", text, err)
+	}
 	v = p.After(t.Context(), plan, before, Exit{}, nil)
 	if v.Outcome != failed || v.Reason != "vnc_password of vm1 is not what was asked for" {
 		t.Errorf("got %+v", v)
