@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +37,14 @@ var programs struct {
 	err error
 }
 
+// atOnce is how many tests run at once: they wait more than they compute.
+const atOnce = 4
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		flag.Set("test.parallel", strconv.Itoa(max(atOnce, runtime.GOMAXPROCS(0))))
+	}
 	code := m.Run()
 	if programs.dir != "" {
 		os.RemoveAll(programs.dir)
@@ -59,6 +69,11 @@ func program(t *testing.T, name string) string {
 				return
 			}
 		}
+		for _, link := range []string{"bs_router", "bs_router-client"} {
+			if programs.err = os.Symlink("cbsdmq", filepath.Join(programs.dir, link)); programs.err != nil {
+				return
+			}
+		}
 	})
 	if programs.err != nil {
 		t.Fatal(programs.err)
@@ -74,6 +89,7 @@ type world struct {
 	truth  string // what the simulated cbsd says that it did
 	file   string // configuration
 	runDir string
+	config map[string]any // what is in file
 	client *client.Client
 	procs  []*process
 }
@@ -87,20 +103,11 @@ func newWorld(t *testing.T, broker map[string]any) *world {
 		t.Fatal(err)
 	}
 	w.simulate(cbsdsim.Config{})
-	section := map[string]any{
+	w.config = map[string]any{
 		"cbsdenv": w.pool, "cbsd": program(t, "cbsd"), "logfile": filepath.Join(w.dir, "agent.log"),
 		"state_dir": filepath.Join(w.dir, "state"), "workers": 4,
 	}
-	for k, v := range broker {
-		section[k] = v
-	}
-	text, err := json.Marshal(section)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(w.file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.configure(broker)
 	t.Cleanup(func() {
 		if w.client != nil {
 			w.client.Close()
@@ -118,10 +125,28 @@ func newWorld(t *testing.T, broker map[string]any) *world {
 	return w
 }
 
+// configure changes keys of the configuration file.
+func (w *world) configure(keys map[string]any) {
+	w.t.Helper()
+	maps.Copy(w.config, keys)
+	text, err := json.Marshal(w.config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(w.file, text, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // beanstalkd is a configuration's broker: a real one.
 func beanstalkd(t *testing.T) map[string]any {
-	p := testserver.Beanstalkd(t)
-	return map[string]any{"broker": "beanstalkd", "beanstalkd": map[string]any{"uri": p.Addr, "publish_timeout": 2, "reserve_timeout": 1}}
+	return beanstalkdAt(testserver.Beanstalkd(t).Addr)
+}
+
+func beanstalkdAt(addr string) map[string]any {
+	return map[string]any{"broker": "beanstalkd", "beanstalkd": map[string]any{
+		"uri": addr, "publish_timeout": 2, "reserve_timeout": 1, "reconnect_timeout": 1,
+	}}
 }
 
 func (w *world) simulate(c cbsdsim.Config) {
@@ -134,8 +159,9 @@ func (w *world) simulate(c cbsdsim.Config) {
 
 // A process is one of ours.
 type process struct {
-	cmd  *exec.Cmd
-	done chan struct{}
+	cmd    *exec.Cmd
+	done   chan struct{}
+	stderr bytes.Buffer // to be read when it is done
 }
 
 func (p *process) kill() {
@@ -158,8 +184,7 @@ func (w *world) start(point string, args ...string) *process {
 	p := &process{cmd: exec.Command(program(w.t, "cbsdmq"), args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), failpoint.Variable+"="+point)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	var errors bytes.Buffer
-	p.cmd.Stderr = &errors
+	p.cmd.Stderr = &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -168,8 +193,8 @@ func (w *world) start(point string, args ...string) *process {
 		close(p.done)
 	}()
 	w.t.Cleanup(func() {
-		if w.t.Failed() && errors.Len() > 0 {
-			w.t.Logf("cbsdmq %s: %s", strings.Join(args, " "), errors.String())
+		if w.t.Failed() && p.gone() && p.stderr.Len() > 0 {
+			w.t.Logf("cbsdmq %s: %s", strings.Join(args, " "), p.stderr.String())
 		}
 	})
 	w.procs = append(w.procs, p)
@@ -209,6 +234,19 @@ func (w *world) connect() *client.Client {
 	if w.client != nil {
 		return w.client
 	}
+	b, s := w.open()
+	testserver.Eventually(w.t, 20*time.Second, func() (err error) {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+		defer cancel()
+		w.client, err = client.Open(ctx, client.Options{Bus: b, Pool: "pool1", Tube: s.Tube, ReplyPrefix: s.ReplyTubePrefix})
+		return err
+	})
+	return w.client
+}
+
+// open opens the pool's broker.
+func (w *world) open() (*bus.Bus, config.Section) {
+	w.t.Helper()
 	cfg, _, err := config.Load(w.file)
 	if err != nil {
 		w.t.Fatal(err)
@@ -219,14 +257,7 @@ func (w *world) connect() *client.Client {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { closer.Close() })
-	var _ *bus.Bus = b
-	testserver.Eventually(w.t, 20*time.Second, func() error {
-		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
-		defer cancel()
-		w.client, err = client.Open(ctx, client.Options{Bus: b, Pool: cfg.Pool, Tube: s.Tube, ReplyPrefix: s.ReplyTubePrefix})
-		return err
-	})
-	return w.client
+	return b, s
 }
 
 func job(command string, args ...string) client.Job {
