@@ -62,19 +62,21 @@ func (j *Job) set(f member) (err error) {
 	return err
 }
 
+const leaveOut = "leave it out"
+
 // checkNUL refuses the one byte that no argument of a program can hold.
 func (j *Job) checkNUL() error {
 	if strings.ContainsRune(j.Command, 0) {
-		return refusedf("Command", "contains NUL")
+		return refusedf("Command", "contains NUL").WithHint(leaveOut)
 	}
 	for _, a := range j.Args {
 		if strings.ContainsRune(a.Name, 0) || strings.ContainsRune(a.Value, 0) {
-			return refusedf(join("CommandArgs", a.Name), "contains NUL")
+			return refusedf(join("CommandArgs", a.Name), "contains NUL").WithHint(leaveOut)
 		}
 	}
 	for i, w := range j.Words() {
 		if strings.ContainsRune(w, 0) {
-			return refusedf("cbsdmq.words", "word %d contains NUL", i+1)
+			return refusedf("cbsdmq.words", "word %d contains NUL", i+1).WithHint(leaveOut)
 		}
 	}
 	return nil

@@ -103,6 +103,9 @@ func TestParseJobRefuses(t *testing.T) {
 			if len(err.Error()) > 300 {
 				t.Errorf("an error of %d bytes", len(err.Error()))
 			}
+			if cbsdmq.HintOf(err) == "" {
+				t.Errorf("no way out of %q", err)
+			}
 			if len(tt.body) > 1<<20 {
 				return
 			}

@@ -76,7 +76,7 @@ func checkText(body []byte) error {
 		return refusedf("", "not JSON: it begins with a byte order mark").WithHint("save the text as UTF-8 without one")
 	}
 	if !utf8.Valid(body) {
-		return refusedf("", "not valid UTF-8")
+		return refusedf("", "not valid UTF-8").WithHint("send text in UTF-8")
 	}
 	for i := 0; i < len(body)-1; i++ {
 		if body[i] != '\\' {
@@ -112,7 +112,9 @@ func codeUnit(b []byte) int {
 	return int(n)
 }
 
-func errSurrogate() error { return refusedf("", "half a surrogate pair is not a character") }
+func errSurrogate() error {
+	return refusedf("", "half a surrogate pair is not a character").WithHint("send text in UTF-8, or both halves")
+}
 
 // fold maps s as encoding/json does before it compares a key with the name of
 // a field: each rune to the least of those that differ only in case.
