@@ -58,7 +58,7 @@ func (s *service) close() {
 func workers(inFlight int) int { return max(16, inFlight) }
 
 // guests is how many VMs a pool has.
-const guests = 64
+const guests = 48
 
 // pool makes a fresh simulated pool with guests below the bench's directory.
 func (b *bench) pool() (dir string, err error) {

@@ -34,17 +34,58 @@ type scanner struct {
 	at   time.Time
 	last []proc.Process
 	err  error
+	seen *sight // made of last when it is first asked for
+}
+
+// A sight is what there is of cbsd in a list of processes.
+type sight struct {
+	commands []commandProcess // oldest first: commands call others, and the first is what somebody typed
+	parents  map[int]int      // pids, where there are commands
+}
+
+type commandProcess struct {
+	proc.Process
+	words []string // see commandWords
 }
 
 // list returns the processes as they were at most age ago.
 func (s *scanner) list(age time.Duration) ([]proc.Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.refresh(age)
+	return s.last, s.err
+}
+
+func (s *scanner) refresh(age time.Duration) {
 	if age == 0 || time.Since(s.at) > age {
 		s.last, s.err = proc.List()
-		s.at = time.Now()
+		s.at, s.seen = time.Now(), nil
 	}
-	return s.last, s.err
+}
+
+// look returns the processes that are commands of cbsd, as they were at most
+// scanCache ago.
+func (s *scanner) look(words func(args []string) []string) (*sight, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refresh(scanCache)
+	if s.seen != nil {
+		return s.seen, s.err
+	}
+	s.seen = new(sight)
+	for _, pr := range s.last {
+		if w := words(pr.Args); w != nil {
+			s.seen.commands = append(s.seen.commands, commandProcess{pr, w})
+		}
+	}
+	if len(s.seen.commands) > 0 {
+		s.seen.parents = make(map[int]int, len(s.last))
+		for _, pr := range s.last {
+			s.seen.parents[pr.PID] = pr.PPID
+		}
+		slices.SortStableFunc(s.seen.commands, func(a, b commandProcess) int { return cmp.Compare(a.Start, b.Start) })
+	}
+	return s.seen, s.err
 }
 
 // Foreign looks for a command that changes one of guests and that own does not
@@ -54,25 +95,15 @@ func (s *scanner) list(age time.Duration) ([]proc.Process, error) {
 // A command on a guest of that name in another pool counts where the process
 // does not say which pool it works on.
 func (p *Pool) Foreign(ctx context.Context, guests []string, own func(pid int) bool) (Busy, bool) {
-	list, err := p.scan.list(scanCache)
+	seen, err := p.scan.look(p.commandWords)
 	if err != nil {
 		p.cfg.Log.WarnContext(ctx, "processes not listed", "err", err)
 		return Busy{}, false
 	}
-	parents := make(map[int]int, len(list))
-	list = slices.Clone(list)
-	for _, pr := range list {
-		parents[pr.PID] = pr.PPID
-	}
-	// commands call others: the one that was started first is what somebody typed
-	slices.SortStableFunc(list, func(a, b proc.Process) int { return cmp.Compare(a.Start, b.Start) })
-	for _, pr := range list {
-		words := p.commandWords(pr.Args)
-		if words == nil {
-			continue
-		}
+	for _, pr := range seen.commands {
+		words := pr.words
 		guest := namedGuest(words[1:], guests)
-		if guest == "" || isOurs(pr.PID, parents, own) || p.elsewhere(pr.PID) {
+		if guest == "" || isOurs(pr.PID, seen.parents, own) || p.elsewhere(pr.PID) {
 			continue
 		}
 		// The list may be older than the end of the command.

@@ -13,9 +13,8 @@ import (
 const askWait = 5 * time.Second
 
 var (
-	vmGuid  = &query{table: "settings", rest: "LIMIT 1", columns: []string{"vm_zfs_guid"}}
+	vmFacts = &query{table: "settings", rest: "LIMIT 1", columns: []string{"vm_zfs_guid", "vnc_port", "bhyve_vnc_tcp_bind", "qemu_vnc_tcp_bind"}}
 	dskGuid = &query{table: "bhyvedsk", rest: "WHERE dsk_path = 'dsk1.vhd'", columns: []string{"dsk_zfs_guid"}}
-	vncAddr = &query{table: "settings", rest: "LIMIT 1", columns: []string{"vnc_port", "bhyve_vnc_tcp_bind", "qemu_vnc_tcp_bind"}}
 )
 
 // Lookups returns the three fields of a reply that describe the guest: its zfs
@@ -64,23 +63,20 @@ func lookupFamily(plan Plan, job cbsdmq.Job) string {
 }
 
 func (p *Pool) readLookups(ctx context.Context, name, emulator string) (guid, disk, vnc string, err error) {
-	row, ok, err := p.store.first(ctx, p.guestDB(name), vmGuid)
+	row, ok, err := p.store.first(ctx, p.guestDB(name), vmFacts)
 	if err != nil {
 		return "", "", "", err
 	}
 	guid, disk = "0\n", "0"
-	if ok && unset(row[0]) != "" {
-		guid = row[0] + "\n"
-	}
-	if row, ok, err = p.store.first(ctx, p.guestDB(name), vncAddr); err != nil {
-		return "", "", "", err
-	}
 	if ok {
-		bind := row[1]
-		if emulator == qemu {
-			bind = row[2]
+		if unset(row[0]) != "" {
+			guid = row[0] + "\n"
 		}
-		vnc = bind + ":" + row[0] + "\n"
+		bind := row[2]
+		if emulator == qemu {
+			bind = row[3]
+		}
+		vnc = bind + ":" + row[1] + "\n"
 	}
 	if emulator == bhyve {
 		if row, ok, err = p.store.first(ctx, p.guestDB(name), dskGuid); err != nil {

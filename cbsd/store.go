@@ -16,7 +16,7 @@ import (
 )
 
 // openFiles bounds the databases of guests that are kept open.
-const openFiles = 64
+const openFiles = 128
 
 // A store keeps CBSD's SQLite files open, read-only. A file that was replaced
 // is opened anew: an open one would be read for ever. No file of it may be
