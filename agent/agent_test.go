@@ -410,12 +410,16 @@ func TestExpired(t *testing.T) {
 	j := b.job("jset", "jname=jail1")
 	j.Meta.Expires = time.Now().Add(300 * time.Millisecond)
 	id := b.put(j)
-	b.want(id, cbsdmq.Refused, cbsdmq.ExitRefused)
+	if r := b.want(id, cbsdmq.Refused, cbsdmq.ExitRefused); r.Hint == "" {
+		t.Errorf("no way out of %q", r.Reason)
+	}
 	b.finish(long, 0, "")
 	b.want(long, cbsdmq.Done, 0)
 	j = b.job("jset", "jname=jail1")
 	j.Meta.Expires = time.Now().Add(-time.Second)
-	b.want(b.put(j), cbsdmq.Refused, cbsdmq.ExitRefused)
+	if r := b.want(b.put(j), cbsdmq.Refused, cbsdmq.ExitRefused); r.Hint == "" {
+		t.Errorf("no way out of %q", r.Reason)
+	}
 }
 
 func TestPanicInOneJob(t *testing.T) {

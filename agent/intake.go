@@ -22,6 +22,8 @@ const maxReceive = 64
 // idFuture is how far ahead of this host's clock a client's may be.
 const idFuture = time.Hour
 
+const hintExpired = "submit it again, with more time if that is still wanted"
+
 // intake takes jobs from the tube of e as long as there is room for them, and
 // acknowledges each when it is in the journal.
 func (s *Server) intake(ctx context.Context, e Endpoint) {
@@ -234,7 +236,8 @@ func (s *Server) admit(job cbsdmq.Job, now time.Time) error {
 		return refuse("cbsdmq.pool", "the job is for pool %q, this is %q", m.Pool, s.cfg.Pool).
 			WithHint("put it on the tube of its own pool")
 	case !m.Expires.IsZero() && !now.Before(m.Expires):
-		return refuse("cbsdmq.expires", "expired %s ago, before the agent had it", now.Sub(m.Expires).Round(time.Second))
+		return refuse("cbsdmq.expires", "expired %s ago, before the agent had it", now.Sub(m.Expires).Round(time.Second)).
+			WithHint(hintExpired)
 	}
 	made := cbsdmq.ULIDTime(m.ID)
 	if age := now.Sub(made); age > s.cfg.Limits.IDs {
