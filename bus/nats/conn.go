@@ -107,13 +107,11 @@ func (c *conn) call(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, ctx.Err())
 	}
-	if _, ok := errors.AsType[*bus.Permanent](err); !ok {
-		switch {
-		case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-			err = errors.New("the server has no JetStream: start it with -js, or with a jetstream block in its configuration")
-		case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-			err = errors.New("this account has no JetStream on the server")
-		}
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+		err = fmt.Errorf("start the server with -js, or with a jetstream block in its configuration: %w", err)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		err = fmt.Errorf("the account of this user needs JetStream: %w", err)
 	}
 	return c.fail(fmt.Errorf("%s: %w", doing, err))
 }

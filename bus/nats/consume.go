@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	// idle is how long after a Receive that ended without a message a consumer
-	// goes on to take them in, for the next one. Then what it holds goes to
-	// others.
+	// idle is how long after a Receive a consumer goes on to take messages in,
+	// for the next one. Then what it holds goes to others.
 	idle = 500 * time.Millisecond
 
 	// linger is how long the end of a batch is waited for.

@@ -33,7 +33,8 @@ type shared struct {
 // Open returns the driver for cfg, and what to close when the driver and all
 // its connections are done with. With "uri": "embedded" it starts the broker of
 // cfg.EmbeddedDir; if another process runs that already, the driver is a client
-// of that process. ctx is for the start alone.
+// of that process, and finds no broker when it has ended until one is started
+// again. ctx is for the start alone.
 func (o *Opener) Open(ctx context.Context, cfg bus.Config) (bus.Driver, io.Closer, error) {
 	if cfg.URI != embeddedURI || o.ClientOnly {
 		d, err := New(cfg)

@@ -13,12 +13,12 @@ import (
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
-// dialled is a connection to an embedded broker of the test's own.
 type dialled struct {
 	*conn
 	driver *Driver
 }
 
+// connect returns a connection to an embedded broker of the test's own.
 func connect(t *testing.T) dialled {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "nats")
