@@ -42,20 +42,28 @@ type Client struct {
 	runnerID, boot string
 	pid            int
 	version        string
-	writing        sync.Mutex
-	buf            []byte
-	mu             sync.Mutex
-	more           chan struct{} // holds an element while events or err are to be seen
-	room           *sync.Cond    // on mu: events were taken
-	events         []Event
-	waiting        map[uint64]chan *decoder
-	lastRequest    uint64
-	err            error
+
+	writing sync.Mutex
+	buf     []byte // scratch of write
+	acks    []Key  // not sent yet
+	ticking bool   // a timer runs that will send them
+
+	mu          sync.Mutex
+	more        chan struct{} // holds an element while events or err are to be seen
+	room        *sync.Cond    // events were taken
+	events      []Event
+	waiting     map[uint64]chan *decoder // of requests
+	lastRequest uint64
+	err         error
 }
 
 const (
 	// writeTimeout ends a connection to a runner that does not read.
 	writeTimeout = 30 * time.Second
+	// ackDelay is how long an acknowledgement may wait for something to be sent
+	// with, and ackMax how many may.
+	ackDelay = 10 * time.Millisecond
+	ackMax   = 256
 	// maxPending is how many events wait for Next before the client stops
 	// reading.
 	maxPending = 1 << 16
@@ -136,16 +144,29 @@ func (c *Client) Start(starts ...Start) error {
 }
 
 // Ack says that the end of the runs is in the journal and their output is not
-// needed any more. It does not wait. Keys that the runner does not know, or
-// that have not ended, are ignored.
+// needed any more. It does not wait, and is sent together with what comes next,
+// or soon. Keys that the runner does not know, or that have not ended, are
+// ignored.
 func (c *Client) Ack(keys ...Key) error {
-	return c.send(frameAck, func(b []byte) []byte {
-		b = binary.AppendUvarint(b, uint64(len(keys)))
-		for _, k := range keys {
-			b = appendKey(b, k)
-		}
-		return b
-	})
+	if err := c.failure(); err != nil {
+		return err
+	}
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.acks = append(c.acks, keys...)
+	if len(c.acks) >= ackMax {
+		return c.write(nil)
+	}
+	if !c.ticking {
+		c.ticking = true
+		time.AfterFunc(ackDelay, func() {
+			c.writing.Lock()
+			defer c.writing.Unlock()
+			c.ticking = false
+			c.write(nil) // what fails here fails in the next call too
+		})
+	}
+	return nil
 }
 
 // List returns what the runner knows of a pool, and makes c the connection that
@@ -210,6 +231,9 @@ func (c *Client) Next(ctx context.Context) ([]Event, error) {
 
 // Close ends the connection. Commands go on.
 func (c *Client) Close() error {
+	c.writing.Lock()
+	c.write(nil) // an acknowledgement that is lost is made again by the next agent
+	c.writing.Unlock()
 	c.fail(ErrClosed)
 	return nil
 }
@@ -244,25 +268,52 @@ func (c *Client) failure() error {
 	return c.err
 }
 
+// send writes one frame.
 func (c *Client) send(typ byte, fields func([]byte) []byte) error {
 	if err := c.failure(); err != nil {
 		return err
 	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	b := endFrame(fields(beginFrame(c.buf[:0], typ)), 0)
+	return c.write(func(b []byte) []byte {
+		at := len(b)
+		return endFrame(fields(beginFrame(b, typ)), at)
+	})
+}
+
+// write sends the acknowledgements that wait, and what frame appends after them
+// where it is not nil. The caller holds c.writing.
+func (c *Client) write(frame func([]byte) []byte) error {
+	b := c.buf[:0]
+	if len(c.acks) > 0 {
+		b = beginFrame(b, frameAck)
+		b = binary.AppendUvarint(b, uint64(len(c.acks)))
+		for _, k := range c.acks {
+			b = appendKey(b, k)
+		}
+		b = endFrame(b, 0)
+		c.acks = c.acks[:0]
+	}
+	var tooLong error
+	if frame != nil {
+		at := len(b)
+		if b = frame(b); len(b)-at-4 > maxFrame {
+			tooLong = fmt.Errorf("a message of %d bytes to the runner is too long", len(b)-at)
+			b = b[:at]
+		}
+	}
 	if cap(b) <= 1<<20 {
 		c.buf = b
 	}
-	if len(b)-4 > maxFrame {
-		return fmt.Errorf("a message of %d bytes to the runner is too long", len(b))
+	if len(b) == 0 {
+		return tooLong
 	}
 	c.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	if _, err := c.conn.Write(b); err != nil {
 		c.fail(fmt.Errorf("writing to the runner: %w", err))
 		return c.failure()
 	}
-	return nil
+	return tooLong
 }
 
 // request sends a frame and returns the fields of its answer.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -23,16 +25,17 @@ const (
 	startBatch = 16
 )
 
-// A conn is one agent's connection. What is sent waits in out for its writer, so
-// that nobody waits for the agent.
+// A conn is one agent's connection. Nobody waits for the agent: what it does not
+// take at once waits in out for the writer.
 type conn struct {
 	server *server
 	nc     net.Conn
 
-	mu   sync.Mutex
-	out  []byte
-	dead bool
-	more chan struct{} // holds an element while there is something in out, or dead
+	mu      sync.Mutex
+	out     []byte
+	writing bool // the writer is at work, and has all that comes
+	dead    bool
+	more    chan struct{} // holds an element while writing or dead is to be seen
 }
 
 func newConn(s *server, nc net.Conn) *conn {
@@ -57,6 +60,7 @@ func (c *conn) serve() {
 
 func (c *conn) read() error {
 	c.send(func(b []byte) []byte { return append(b, c.server.hello...) })
+	c.flush()
 	r := bufio.NewReaderSize(c.nc, 64<<10)
 	c.nc.SetReadDeadline(time.Now().Add(helloTimeout))
 	line, err := r.ReadSlice('\n')
@@ -76,6 +80,7 @@ func (c *conn) read() error {
 		if err := c.handle(typ, decode(body)); err != nil {
 			return err
 		}
+		c.flush()
 		if buf = next; cap(buf) > 1<<20 {
 			buf = nil
 		}
@@ -154,6 +159,7 @@ func (c *conn) sendResult(request uint64, err error) {
 	c.sendFrame(frameResult, func(b []byte) []byte { return appendString(binary.AppendUvarint(b, request), text) })
 }
 
+// sendFrame puts a frame on its way, which flush sends.
 func (c *conn) sendFrame(typ byte, fields func([]byte) []byte) {
 	c.send(func(b []byte) []byte {
 		at := len(b)
@@ -161,7 +167,6 @@ func (c *conn) sendFrame(typ byte, fields func([]byte) []byte) {
 	})
 }
 
-// send puts what add appends on its way.
 func (c *conn) send(add func([]byte) []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +177,46 @@ func (c *conn) send(add func([]byte) []byte) {
 	if len(c.out) > maxUnsent {
 		c.drop()
 	}
-	c.wake()
+}
+
+// flush sends what is on its way, as far as the agent takes it without waiting,
+// and leaves the rest to the writer.
+func (c *conn) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead || c.writing || len(c.out) == 0 {
+		return
+	}
+	n, err := writeNow(c.nc, c.out)
+	if err != nil {
+		c.drop()
+		return
+	}
+	c.out = c.out[:copy(c.out, c.out[n:])]
+	if len(c.out) > 0 {
+		c.writing = true
+		c.wake()
+	}
+}
+
+// writeNow writes as much of b as can be written without waiting.
+func writeNow(nc net.Conn, b []byte) (n int, err error) {
+	raw, err := nc.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var werr error
+	err = raw.Write(func(fd uintptr) bool {
+		n, werr = unix.Write(int(fd), b)
+		return true
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case errors.Is(werr, unix.EAGAIN) || errors.Is(werr, unix.EINTR):
+		return 0, nil
+	}
+	return n, werr
 }
 
 func (c *conn) wake() {
@@ -195,27 +239,31 @@ func (c *conn) close() {
 	c.drop()
 }
 
-// write sends what is waiting, all of it at once, until the connection ends.
+// write is the writer: it sends what flush could not, until the connection ends.
 func (c *conn) write() {
 	var buf []byte
 	for range c.more {
-		c.mu.Lock()
-		buf, c.out = c.out, buf[:0]
-		dead := c.dead
-		c.mu.Unlock()
-		if dead {
-			return
-		}
-		if len(buf) == 0 {
-			continue
-		}
-		c.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := c.nc.Write(buf); err != nil {
-			c.close()
-			return
-		}
-		if cap(buf) > 1<<20 {
-			buf = nil
+		for {
+			c.mu.Lock()
+			buf, c.out = c.out, buf[:0]
+			c.writing = len(buf) > 0
+			dead := c.dead
+			c.mu.Unlock()
+			if dead {
+				return
+			}
+			if len(buf) == 0 {
+				break
+			}
+			c.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if _, err := c.nc.Write(buf); err != nil {
+				c.close()
+				return
+			}
+			c.nc.SetWriteDeadline(time.Time{})
+			if cap(buf) > 1<<20 {
+				buf = nil
+			}
 		}
 	}
 }

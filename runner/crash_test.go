@@ -149,6 +149,7 @@ func TestKillOrphan(t *testing.T) {
 		t.Error(err)
 	}
 	a.until(st.Key, Lost)
+	eventually(t, "the sleep of its group is gone", func() bool { return !lives(t, st.Job) })
 	if err := a.Kill(t.Context(), st.Key, syscall.SIGTERM); err == nil {
 		t.Error("the orphan was killed twice")
 	}

@@ -41,7 +41,7 @@ func (s *server) begin(r *run) {
 	failpoint.Hit(failpoint.RunnerForked)
 
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.forking--
 	if err == nil {
 		r.ev.PID = pid
@@ -82,12 +82,13 @@ func (s *server) introduceAll() {
 		time.Sleep(youngFor)
 		s.mu.Lock()
 		s.introduce()
-		s.mu.Unlock()
+		s.unlock()
 	}
 }
 
 // introduce makes those of young that still run Started.
 func (s *server) introduce() {
+	var started []*run
 	for i, r := range s.young {
 		s.young[i] = nil
 		if s.children[r.ev.PID] != r {
@@ -98,9 +99,10 @@ func (s *server) introduce() {
 		// process's: it will be found by its environment.
 		r.ev.Start, _ = proc.StartTime(r.ev.PID)
 		r.ev.Kind, r.ev.At = Started, time.Now()
-		s.record(r)
+		started = append(started, r)
 	}
 	s.young = s.young[:0]
+	s.record(started...)
 }
 
 // fork starts the command of r.
@@ -145,12 +147,22 @@ func failure(st *Start, err error) string {
 	return fmt.Sprintf("executing %s: %v", st.Path, err)
 }
 
-// reap waits for the children in s.children, and for no others.
+// endsMax is how many ends are told at once.
+const endsMax = 32
+
+// reap waits for the children in s.children, and for no others. Ends that come
+// together are logged and told together.
 func (s *server) reap() {
 	const strangers = 10 * time.Millisecond
+	var ended []*run
 	for missing := 0; ; {
-		pid, err := waitAny()
+		pid, err := waitAny(len(ended) == 0)
 		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if len(ended) > 0 && (pid == 0 || len(ended) == endsMax) {
+			s.tell(ended)
+			ended = ended[:0]
 			continue
 		}
 		s.mu.Lock()
@@ -168,22 +180,29 @@ func (s *server) reap() {
 		}
 		missing = 0
 		r, forking := s.children[pid], s.forking > 0
-		if r == nil && forking {
-			// It ended before begin got to know its pid, or execve failed and
-			// ForkExec is waiting for it.
-			s.forked.Wait()
-		}
 		s.mu.Unlock()
 		switch {
 		case r != nil:
 			s.end(pid, r)
-		case !forking:
+			ended = append(ended, r)
+		case len(ended) > 0:
+			s.tell(ended)
+			ended = ended[:0]
+		case forking:
+			// It ended before begin got to know its pid, or execve failed and
+			// ForkExec is waiting for it.
+			s.mu.Lock()
+			if s.forking > 0 && s.children[pid] == nil {
+				s.forked.Wait()
+			}
+			s.mu.Unlock()
+		default:
 			time.Sleep(strangers) // it is somebody else's to wait for
 		}
 	}
 }
 
-// end records the end of a child that is a zombie.
+// end takes note of the end of a child that is a zombie.
 func (s *server) end(pid int, r *run) {
 	// What the direct child has written is in the files now. What others write
 	// later, whom it left behind, is not its output any more.
@@ -206,5 +225,11 @@ func (s *server) end(pid int, r *run) {
 	} else {
 		r.ev.Status = status.ExitStatus()
 	}
-	s.record(r)
+}
+
+// tell records the last event of runs.
+func (s *server) tell(runs []*run) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.record(runs...)
 }

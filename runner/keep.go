@@ -18,8 +18,8 @@ const (
 )
 
 // keep looks after what nobody tells a runner: the growth of files, the end of
-// orphans, room for the log.
-func (s *server) keep(every time.Duration) {
+// orphans, room for the log, the loss of the directory.
+func (s *server) keep(every time.Duration, lock *os.File, end func(error)) {
 	t := time.NewTicker(every)
 	defer t.Stop()
 	for n := 1; ; n++ {
@@ -39,7 +39,13 @@ func (s *server) keep(every time.Duration) {
 			s.mu.Lock()
 			s.slots.settle()
 			s.cutLate()
+			s.evicted = evicted(lock)
+			idle := len(s.children) == 0 && s.forking == 0 && len(s.queue) == 0
 			s.mu.Unlock()
+			if s.evicted && idle {
+				end(errEvicted)
+				return
+			}
 		}
 	}
 }
@@ -121,7 +127,7 @@ func (s *server) checkOrphans() {
 			delete(s.orphans, r)
 			lose(r, "it was started by a runner that is gone, and ended unseen")
 			s.record(r)
-			s.mu.Unlock()
+			s.unlock()
 		}
 	}
 }

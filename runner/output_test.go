@@ -183,9 +183,15 @@ func TestDaemonKeepsOutput(t *testing.T) {
 			for _, p := range jobProcesses(t, st.Job) {
 				syscall.Kill(p.PID, syscall.SIGKILL)
 			}
+			n := uint64(100)
 			eventually(t, "the file is removed or used again", func() bool {
+				n++
+				next := s.shell("p1", n, "exit 0")
+				a.run(next)
+				end := a.until(next.Key, Exited)
+				a.ack(next.Key)
 				_, err := os.Stat(e.Out.Path)
-				return errors.Is(err, fs.ErrNotExist)
+				return errors.Is(err, fs.ErrNotExist) || end.Out.Path == e.Out.Path
 			})
 		})
 	}

@@ -27,7 +27,9 @@ import (
 var ErrInUse = errors.New("another runner serves this directory")
 
 // Serve is the runner. It returns when ctx is cancelled, or at once where it
-// cannot begin: ErrInUse where another one serves cfg.Dir.
+// cannot begin: ErrInUse where another one serves cfg.Dir. Where the directory
+// is removed, so that no agent can find it any more, it accepts no more starts
+// and returns an error when the last command has ended.
 //
 // Commands that run when it returns go on, but nobody will know their exit
 // status: the next runner reports them as orphans.
@@ -48,6 +50,8 @@ func Serve(ctx context.Context, cfg Config) error {
 	}
 	defer lock.Close()
 	setProcess()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	s, err := newServer(cfg, log)
 	if err != nil {
 		return err
@@ -65,7 +69,7 @@ func Serve(ctx context.Context, cfg Config) error {
 	}
 	go s.reap()
 	go s.introduceAll()
-	go s.keep(cmp.Or(cfg.every, sizesEvery))
+	go s.keep(cmp.Or(cfg.every, sizesEvery), lock, end)
 	s.serve(ctx, l)
 
 	s.mu.Lock()
@@ -75,6 +79,9 @@ func Serve(ctx context.Context, cfg Config) error {
 		log.Warn("runner ends and leaves commands running: their exit status will be lost", "running", n)
 	} else {
 		log.Info("runner ends")
+	}
+	if err := context.Cause(ctx); errors.Is(err, errEvicted) {
+		return fmt.Errorf("%w: %s", err, cfg.Dir)
 	}
 	return nil
 }
@@ -167,7 +174,7 @@ func setProcess() {
 	syscall.Umask(0o022)
 	// A thread that forks keeps its P until execve.
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(4 * runtime.NumCPU())
+		runtime.GOMAXPROCS(2 * runtime.NumCPU())
 	}
 	// Commands inherit only what they are given, whatever was open when this
 	// process was started.
@@ -183,6 +190,19 @@ func setProcess() {
 	if signal.Ignored(syscall.SIGINT) {
 		signal.Notify(ignored, syscall.SIGINT)
 	}
+}
+
+var errEvicted = errors.New("the runner's directory was removed")
+
+// evicted reports whether lock, held by this process, is not the one any more
+// that others will find.
+func evicted(lock *os.File) bool {
+	held, err := lock.Stat()
+	if err != nil {
+		return false
+	}
+	found, err := os.Lstat(lock.Name())
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(held, found)
 }
 
 // lockDir makes this process the only runner of its protocol in dir.
@@ -220,6 +240,8 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the runner's socket: %w", err)
 	}
+	// The path may be another runner's when this one ends.
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	if err := os.Chmod(path, 0o600); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("making the runner's socket: %w", err)

@@ -9,13 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/cbsd/cbsdmq/internal/proc"
 )
@@ -98,6 +97,32 @@ func TestTwoRunners(t *testing.T) {
 	a.until(st.Key, Exited)
 }
 
+// A runner that nobody can find ends, but not before its commands.
+func TestDirectoryRemoved(t *testing.T) {
+	s := newSite(t)
+	a := s.agent("p1")
+	path, open := gate(t)
+	st := s.shell("p1", 1, "exec 3<"+path)
+	a.run(st)
+	a.until(st.Key, Started)
+	if err := os.RemoveAll(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	n := uint64(1)
+	eventually(t, "starts are refused", func() bool {
+		n++
+		next := s.shell("p1", n, "exit 0")
+		a.run(next)
+		return a.until(next.Key, Exited, Refused).Kind == Refused
+	})
+	open()
+	a.until(st.Key, Exited)
+	if err := s.cmd.Wait(); err == nil || !strings.Contains(s.log(), errEvicted.Error()) {
+		t.Errorf("it ended with %v and says:\n%s", err, s.log())
+	}
+	s.cmd = nil
+}
+
 func TestDialNobody(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	if _, err := Dial(t.Context(), Config{Dir: dir}); !errors.Is(err, ErrNoRunner) {
@@ -113,8 +138,7 @@ func TestDialNobody(t *testing.T) {
 // Two agents at once get one runner, which has nothing of theirs.
 func TestEnsure(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
-	s := &site{t: t, dir: dir}
-	t.Cleanup(s.cleanup)
+	t.Cleanup(func() { killRunners(t, dir) })
 	t.Setenv(actAs, "runner")
 	clients := make([]*Client, 4)
 	var wg sync.WaitGroup
@@ -135,7 +159,6 @@ func TestEnsure(t *testing.T) {
 		t.FailNow()
 	}
 	pid := clients[0].PID()
-	t.Cleanup(func() { syscall.Kill(pid, syscall.SIGKILL) })
 	for _, c := range clients {
 		if c.RunnerID() != clients[0].RunnerID() || c.Version() != "test" {
 			t.Errorf("runners %s and %s", c.RunnerID(), clients[0].RunnerID())
@@ -157,6 +180,20 @@ func TestEnsure(t *testing.T) {
 	for fd, want := range []string{os.DevNull, filepath.Join(dir, errorsName), filepath.Join(dir, errorsName)} {
 		if name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err == nil && name != want {
 			t.Errorf("its descriptor %d is %s, not %s", fd, name, want)
+		}
+	}
+}
+
+// killRunners ends all runners of dir, those too that have not got so far as to
+// find it in use.
+func killRunners(t *testing.T, dir string) {
+	list, err := proc.List()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, p := range list {
+		if slices.Equal(p.Args, []string{os.Args[0], dir}) {
+			syscall.Kill(p.PID, syscall.SIGKILL)
 		}
 	}
 }
@@ -350,76 +387,5 @@ func TestNextEndsWithContext(t *testing.T) {
 	cancel()
 	if _, err := a.Next(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Next: %v", err)
-	}
-}
-
-// Without room for its log a runner starts nothing, and forgets no end.
-func TestDiskFull(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("cbsdmq-test", dir, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
-		t.Skipf("cannot mount a small file system: %v", err)
-	}
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	s := &site{t: t, dir: filepath.Join(dir, "run")}
-	t.Cleanup(s.cleanup)
-	s.serve()
-	a := s.agent("p1")
-	path, open := gate(t)
-	mark := filepath.Join(t.TempDir(), "ran")
-	running := s.shell("p1", 1, fmt.Sprintf("exec 3<%s; exit 6", path))
-	a.run(running)
-	a.until(running.Key, Started)
-
-	fill := filepath.Join(dir, "fill")
-	f, err := os.Create(fill)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	f.Close()
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-
-	// The log's last page has room for some lines yet.
-	var last Event
-	n, accepted := uint64(1), 0
-	for last.Kind != Refused {
-		if n++; n > 200 {
-			t.Fatal("200 starts were accepted on a full disk")
-		}
-		st := s.shell("p1", n, "echo x >>"+mark)
-		a.run(st)
-		if last = a.until(st.Key, Exited, Refused); last.Kind == Exited {
-			accepted++
-			a.ack(st.Key)
-		}
-	}
-	if !last.Temporary || !strings.Contains(last.Reason, "no space left on device") {
-		t.Errorf("refused with %q, temporary %v", last.Reason, last.Temporary)
-	}
-	if b, err := os.ReadFile(mark); len(b) != 2*accepted || err != nil && accepted > 0 {
-		t.Errorf("%d starts were accepted and %d ran: %v", accepted, len(b)/2, err)
-	}
-	open()
-	if e := a.until(running.Key, Exited); e.Status != 6 {
-		t.Errorf("the end that cannot be written is told as %+v", e)
-	}
-
-	if err := os.Remove(fill); err != nil {
-		t.Fatal(err)
-	}
-	st := s.shell("p1", n, "echo x >>"+mark) // the same again
-	a.run(st)
-	a.until(st.Key, Exited)
-	s.restart()
-	runs := s.agent().list("p1").Runs
-	if len(runs) != 2 || runs[0].Kind != Exited || runs[0].Status != 6 || runs[1].Kind != Exited {
-		t.Errorf("after a restart: %+v", runs)
-	}
-	if strings.Count(s.log(), "cannot write the log") != 1 {
-		t.Errorf("it says:\n%s", s.log())
 	}
 }

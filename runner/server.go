@@ -61,8 +61,10 @@ type server struct {
 	pools    map[string]*pool
 	count    int // runs of all pools
 	events   *eventLog
-	line     []byte // scratch of record
-	failing  bool   // the log cannot be written
+	failing  bool    // the log cannot be written
+	evicted  bool    // no agent can find this runner
+	lines    []byte  // scratch of record
+	told     []*conn // those to which record has something to send
 	slots    *slots
 }
 
@@ -74,13 +76,6 @@ func (s *server) pool(uuid string) *pool {
 		s.pools[uuid] = p
 	}
 	return p
-}
-
-// emit tells the owner of the run's pool its last event.
-func (s *server) emit(r *run) {
-	if c := s.pools[r.ev.Pool].owner; c != nil {
-		c.sendEvent(&r.ev)
-	}
 }
 
 // accept takes starts, in their order: each is refused, or on record and queued
@@ -128,6 +123,10 @@ func (s *server) accept(c *conn, starts []Start) {
 		s.pools[r.ev.Pool].runs[r.ev.Key] = r
 		s.count++
 	}
+	if s.failing {
+		s.failing = false
+		s.log.Info("log can be written again")
+	}
 	s.mu.Unlock()
 	for _, r := range accepted {
 		select {
@@ -146,6 +145,9 @@ func (s *server) prepare(p *pool, st *Start) (*run, Event) {
 	}
 	if err := check(st); err != nil {
 		return nil, refusal(st, false, err.Error())
+	}
+	if s.evicted {
+		return nil, refusal(st, true, errEvicted.Error())
 	}
 	if s.count >= maxRuns {
 		return nil, refusal(st, true, fmt.Sprintf("%d runs have not been acknowledged", s.count))
@@ -190,32 +192,49 @@ func refusal(st *Start, temporary bool, reason string) Event {
 	return Event{Key: st.Key, Kind: Refused, Job: st.Job, Temporary: temporary, Reason: reason, At: time.Now()}
 }
 
-// record writes the last event of a run to the log, and tells its owner. An end
-// that cannot be written is told all the same: the agent has a journal of its
-// own, and the line is written when there is room.
-func (s *server) record(r *run) {
-	s.line = appendRun(s.line[:0], r)
-	s.events.add(s.line)
-	s.wrote(s.events.flush())
-	switch r.ev.Kind {
-	case Started:
-		failpoint.Hit(failpoint.RunnerStarted)
-	case Exited:
-		failpoint.Hit(failpoint.RunnerExited)
+// record writes the last event of runs to the log, and tells their owners. An
+// end that cannot be written is told all the same: the agent has a journal of
+// its own, and the line is written when there is room.
+func (s *server) record(runs ...*run) {
+	s.lines = s.lines[:0]
+	for _, r := range runs {
+		s.lines = appendRun(s.lines, r)
 	}
-	s.emit(r)
+	s.events.add(s.lines)
+	s.wrote(s.events.flush())
+	for _, r := range runs {
+		switch r.ev.Kind {
+		case Started:
+			failpoint.Hit(failpoint.RunnerStarted)
+		case Exited:
+			failpoint.Hit(failpoint.RunnerExited)
+		}
+		if c := s.pools[r.ev.Pool].owner; c != nil {
+			c.sendEvent(&r.ev)
+			if !slices.Contains(s.told, c) {
+				s.told = append(s.told, c)
+			}
+		}
+	}
 	s.tidyLog()
 }
 
-// wrote keeps account of whether the log can be written, and says so once.
+// unlock releases the server, and sends what record has told.
+func (s *server) unlock() {
+	told := s.told
+	s.told = nil
+	s.mu.Unlock()
+	for _, c := range told {
+		c.flush()
+	}
+}
+
+// wrote says once that the log cannot be written. Short lines may fit where a
+// start does not: it can be written again when one was accepted.
 func (s *server) wrote(err error) {
-	if failing := err != nil; failing != s.failing {
-		s.failing = failing
-		if failing {
-			s.log.Error("cannot write the log, refusing starts", "err", err)
-		} else {
-			s.log.Info("log can be written again")
-		}
+	if err != nil && !s.failing {
+		s.failing = true
+		s.log.Error("cannot write the log, refusing starts", "err", err)
 	}
 }
 
@@ -289,8 +308,9 @@ func (s *server) acknowledge(keys []Key) {
 // list makes c the owner of a pool and sends it what is known.
 func (s *server) list(c *conn, request uint64, uuid string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.introduce()
+	s.wrote(s.events.flush())
 	p := s.pool(uuid)
 	p.owner = c
 	snap := Snapshot{Mark: p.mark}

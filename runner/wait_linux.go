@@ -6,10 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waitAny waits until a child has ended, and leaves it to be waited for.
-func waitAny() (pid int, err error) {
+// waitAny returns a child that has ended, and leaves it to be waited for. Where
+// none has it waits for one, or returns 0 at once.
+func waitAny(block bool) (pid int, err error) {
+	options := unix.WEXITED | unix.WNOWAIT
+	if !block {
+		options |= unix.WNOHANG
+	}
 	var info unix.Siginfo
-	if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+	if err := unix.Waitid(unix.P_ALL, 0, &info, options, nil); err != nil {
 		return 0, err
 	}
 	// si_pid is the first field of siginfo_t's union, which follows three ints

@@ -1,0 +1,84 @@
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Without room for its log a runner starts nothing, and forgets no end.
+func TestDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("cbsdmq-test", dir, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		t.Skipf("cannot mount a small file system: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	s := &site{t: t, dir: filepath.Join(dir, "run")}
+	t.Cleanup(s.cleanup)
+	s.serve()
+	a := s.agent("p1")
+	path, open := gate(t)
+	mark := filepath.Join(t.TempDir(), "ran")
+	running := s.shell("p1", 1, fmt.Sprintf("exec 3<%s; exit 6", path))
+	a.run(running)
+	a.until(running.Key, Started)
+
+	fill := filepath.Join(dir, "fill")
+	f, err := os.Create(fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	f.Close()
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+
+	// The log's last page has room for some lines yet.
+	var last Event
+	n, accepted := uint64(1), 0
+	for last.Kind != Refused {
+		if n++; n > 200 {
+			t.Fatal("200 starts were accepted on a full disk")
+		}
+		st := s.shell("p1", n, "echo x >>"+mark)
+		a.run(st)
+		if last = a.until(st.Key, Exited, Refused); last.Kind == Exited {
+			accepted++
+			a.ack(st.Key)
+		}
+	}
+	if !last.Temporary || !strings.Contains(last.Reason, "no space left on device") {
+		t.Errorf("refused with %q, temporary %v", last.Reason, last.Temporary)
+	}
+	if b, err := os.ReadFile(mark); len(b) != 2*accepted || err != nil && accepted > 0 {
+		t.Errorf("%d starts were accepted and %d ran: %v", accepted, len(b)/2, err)
+	}
+	open()
+	if e := a.until(running.Key, Exited); e.Status != 6 {
+		t.Errorf("the end that cannot be written is told as %+v", e)
+	}
+
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	st := s.shell("p1", n, "echo x >>"+mark) // the same again
+	a.run(st)
+	a.until(st.Key, Exited)
+	s.restart()
+	runs := s.agent().list("p1").Runs
+	if len(runs) != 2 || runs[0].Kind != Exited || runs[0].Status != 6 || runs[1].Kind != Exited {
+		t.Errorf("after a restart: %+v", runs)
+	}
+	if strings.Count(s.log(), "cannot write the log") != 1 {
+		t.Errorf("it says:\n%s", s.log())
+	}
+}
