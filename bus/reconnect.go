@@ -299,10 +299,11 @@ func (b *Bus) try(ctx context.Context) (*conn, error) {
 // unreachable is the error of a call that ended without a connection.
 func (b *Bus) unreachable(ctx context.Context) error {
 	name, addr := b.driver.Caps().Name, b.driver.Addr()
+	e := cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "%s at %s does not answer: %w", name, addr, ctx.Err())
 	if cause := b.out.cause(); cause != nil {
-		return cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "%s at %s is out of reach: %w (%w)", name, addr, cause, ctx.Err())
+		e = cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "%s at %s is out of reach: %w (%w)", name, addr, cause, ctx.Err())
 	}
-	return cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "%s at %s does not answer: %w", name, addr, ctx.Err())
+	return e.WithHint("is the broker running there? the key \"uri\" says where to look; `cbsdmq check` looks at it")
 }
 
 // alive reports whether a connection whose call returned err can go on.

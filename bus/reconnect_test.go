@@ -177,6 +177,9 @@ func TestUnreachable(t *testing.T) {
 		if cbsdmq.CodeOf(err) != cbsdmq.CodeUnreachable || !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 3*time.Second {
 			t.Errorf("Put: %v after %v, want code unreachable at the deadline of 3 s", err, time.Since(begin))
 		}
+		if cbsdmq.HintOf(err) == "" {
+			t.Errorf("no way out of %q", err)
+		}
 		if want := "mem at memory is out of reach: connection refused"; !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("Put: %v, want %s", err, want)
 		}
