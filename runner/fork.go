@@ -39,10 +39,15 @@ func (s *server) begin(r *run) {
 
 	pid, err := s.fork(r)
 	failpoint.Hit(failpoint.RunnerForked)
+	var reason string
+	if err != nil {
+		reason = failure(r.start, err)
+	}
 
 	s.mu.Lock()
 	defer s.unlock()
 	s.forking--
+	r.ev.At = time.Now()
 	if err == nil {
 		r.ev.PID = pid
 		s.children[pid] = r
@@ -55,7 +60,7 @@ func (s *server) begin(r *run) {
 			syscall.Kill(-pid, r.kill)
 		}
 	} else {
-		r.ev.Kind, r.ev.Reason, r.ev.At = Failed, failure(r.start, err), time.Now()
+		r.ev.Kind, r.ev.Reason = Failed, reason
 		errors.As(err, &r.ev.Errno)
 		unix.Close(r.out)
 		unix.Close(r.err)
@@ -98,7 +103,7 @@ func (s *server) introduce() {
 		// Where no descriptor is free its start time remains zero, which is never a
 		// process's: it will be found by its environment.
 		r.ev.Start, _ = proc.StartTime(r.ev.PID)
-		r.ev.Kind, r.ev.At = Started, time.Now()
+		r.ev.Kind = Started
 		started = append(started, r)
 	}
 	s.young = s.young[:0]

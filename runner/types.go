@@ -74,7 +74,8 @@ const (
 	// Failed: the command could not be executed. Errno and Reason say why.
 	Failed
 	// Refused: the Start was not accepted, nothing was forked and nothing is
-	// kept. Reason says why, Temporary whether it is worth another try.
+	// kept. Reason says why, Temporary whether it is worth another try: with the
+	// same key, as long as no higher one was accepted.
 	Refused
 	// Orphan: the command was started by a runner that is gone, and lives. Its
 	// exit status will never be known. Lost follows when it is gone.
@@ -109,10 +110,10 @@ type Event struct {
 	Status    int            // Exited: exit code; 0 where a signal ended it
 	Signal    syscall.Signal // Exited: what ended it, or 0
 	Errno     syscall.Errno  // Failed: of fork, chdir or execve
-	Temporary bool           // Refused: the cause may pass, the same Start may be sent again
+	Temporary bool           // Refused: the cause may pass
 	Out, Err  File
 	Reason    string
-	At        time.Time // when this was seen
+	At        time.Time // Accepted, Started: of that; else when the end was seen
 }
 
 // A File is what a run has written to its output or error.
