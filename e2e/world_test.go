@@ -149,6 +149,13 @@ func beanstalkdAt(addr string) map[string]any {
 	}}
 }
 
+// embeddedNATS is a configuration's broker: one that the agent runs.
+func embeddedNATS(t *testing.T) map[string]any {
+	return map[string]any{"broker": "nats", "nats": map[string]any{
+		"uri": "embedded", "embedded_listen": testserver.FreeAddr(t), "publish_timeout": 2, "reserve_timeout": 1, "reconnect_timeout": 1,
+	}}
+}
+
 func (w *world) simulate(c cbsdsim.Config) {
 	w.t.Helper()
 	c.Journal = w.truth

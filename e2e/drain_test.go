@@ -1,0 +1,243 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
+	"github.com/cbsd/cbsdmq/internal/testserver"
+)
+
+// The tests of this file start, stop and reload agents as operators do.
+
+// TestTerm ends an agent while a command runs. It ends at once, the command goes
+// on, and the next agent has the rest.
+func TestTerm(t *testing.T) {
+	t.Parallel()
+	for name, broker := range map[string]func(*testing.T) map[string]any{"beanstalkd": beanstalkd, "nats": embeddedNATS} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, broker(t))
+			w.guest("vm1")
+			w.slow("bset", 2)
+			a := w.agent("")
+			ids := []string{w.submit(job("bset", "jname=vm1", "tags=a")), w.submit(job("bset", "jname=vm1", "tags=b"))}
+			w.begun(1)
+			begun := time.Now()
+			a.signal(syscall.SIGTERM)
+			if status := a.ends(t); status != 0 {
+				t.Errorf("the agent ended with %d", status)
+			}
+			as := w.order("vm1")
+			if took := time.Since(begun); as[0].end != 0 || took > 1500*time.Millisecond {
+				t.Errorf("the agent ended after %v: %+v", took, as)
+			}
+			w.agent("")
+			w.judge(w.ends(ids), false)
+		})
+	}
+}
+
+// TestTermWait ends an agent that was told to wait for commands: it begins
+// nothing new, and ends when the command has.
+func TestTermWait(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	w.guest("vm1", "vm2")
+	w.slow("bset", 1.5)
+	a := w.start("", "agent", "--config", w.file, "--wait")
+	ids := []string{w.submit(job("bset", "jname=vm1", "tags=a")), w.submit(job("bset", "jname=vm1", "tags=b"))}
+	w.begun(1)
+	a.signal(syscall.SIGTERM)
+	ids = append(ids, w.submit(job("bset", "jname=vm2", "tags=c")))
+	if status := a.ends(t); status != 0 {
+		t.Errorf("the agent ended with %d", status)
+	}
+	if as := w.order("vm1"); len(as) != 1 || as[0].end == 0 {
+		t.Errorf("when the agent had ended: %+v", as)
+	}
+	if as := w.order("vm2"); len(as) > 0 {
+		t.Errorf("it began something new: %+v", as)
+	}
+	w.agent("")
+	w.judge(w.ends(ids), false)
+}
+
+// TestReload changes the configuration under a running agent: a good file counts,
+// a bad one does not and is complained about, the log is opened anew, and
+// commands run on.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	w.guest("vm1")
+	w.slow("bset", 1)
+	a := w.agent("")
+	o := w.original()
+	id := o.put(body("bset", "jname=vm1", "tags=a"))
+	w.begun(1)
+	logfile := filepath.Join(w.dir, "agent.log")
+	if err := os.Rename(logfile, logfile+".0"); err != nil {
+		t.Fatal(err)
+	}
+	w.configure(map[string]any{"allow": []string{"bset"}})
+	a.signal(syscall.SIGHUP)
+	w.logged("serving")
+	if r := o.replies(id, 1)[0]; r.State != cbsdmq.Done {
+		t.Errorf("the command that ran ended %s: %s", r.State, r.Reason)
+	}
+	wantRefused(t, o.run(body("bls")), "bls is not allowed in this pool")
+
+	good, err := os.ReadFile(w.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{string(good[:len(good)-1]), strings.Replace(string(good), `"workers":4`, `"workers":-4`, 1)} {
+		if err := os.Rename(logfile, logfile+".1"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(w.file, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a.signal(syscall.SIGHUP)
+		w.logged("serving")
+		old, err := os.ReadFile(logfile + ".1")
+		if said := string(old) + w.log(); err != nil || !strings.Contains(said, "pool1.json:1:") || !strings.Contains(said, "keeping the old one") {
+			t.Errorf("nothing says what is bad: %v\n%s", err, said)
+		}
+		if err := os.WriteFile(w.file, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantRefused(t, o.run(body("bls")), "bls is not allowed in this pool")
+		if r := o.run(body("bset", "jname=vm1", "tags=b")); r.State != cbsdmq.Done {
+			t.Errorf("with a bad file a job ended %s: %s", r.State, r.Reason)
+		}
+	}
+	if a.gone() {
+		t.Error("the agent is gone")
+	}
+}
+
+// TestSeveralPools serves two pools from one process, one of which is imported
+// later.
+func TestSeveralPools(t *testing.T) {
+	t.Parallel()
+	broker := beanstalkd(t)
+	w, late := newWorld(t, broker), newWorld(t, broker)
+	run := filepath.Join(w.dir, "state")
+	late.runDir = w.runDir
+	pool2 := filepath.Join(late.dir, "pool2")
+	late.configure(map[string]any{"cbsdenv": pool2, "state_dir": run, "logfile": w.config["logfile"]})
+	a := w.start("", "agent", "--config", w.file, "--config", late.file)
+	w.logged("serving")
+	w.original().good()
+	w.logged("cannot serve the pool, trying again")
+	id := late.original().put(body("bls", "header=0"))
+	if err := cbsdsim.Init(pool2, "e2e.local"); err != nil {
+		t.Fatal(err)
+	}
+	if r := late.original().replies(id, 1)[0]; r.State != cbsdmq.Done || r.ID != fmt.Sprintf("pool2/%d", id) {
+		t.Errorf("the job of the pool that came late: %+v", r)
+	}
+	w.original().good()
+	if n := strings.Count(w.log(), "cannot serve the pool"); n != 1 || a.gone() {
+		t.Errorf("it said %d times that it cannot serve the pool:\n%s", n, w.log())
+	}
+}
+
+// TestSecondAgent starts an agent for a pool that has one.
+func TestSecondAgent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	first := w.agent("")
+	o := w.original()
+	o.good()
+	second := w.agent("")
+	status := second.ends(t)
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := fmt.Sprintf("pid %d on %s", first.pid(), host)
+	if said := second.stderr.String(); status == 0 || !strings.Contains(said, holder) || !strings.Contains(said, "hint: ") {
+		t.Errorf("the second agent ends with %d and says %q, want %q", status, said, holder)
+	}
+	o.good()
+}
+
+// TestRunnerRestarted ends the runner while nothing runs, as its update does,
+// and kills it.
+func TestRunnerRestarted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	w.guest("vm1")
+	a := w.agent("")
+	o := w.original()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		if r := o.run(body("bset", "jname=vm1", "tags=x")); r.State != cbsdmq.Done {
+			t.Errorf("ended %s: %s", r.State, r.Reason)
+		}
+		old := w.runnerPID()
+		if err := syscall.Kill(old, sig); err != nil {
+			t.Fatal(err)
+		}
+		testserver.Eventually(t, patience, func() error {
+			if now := w.runnerPID(); now == 0 || now == old {
+				return errors.New("there is no new runner")
+			}
+			return nil
+		})
+		if r := o.run(body("bset", "jname=vm1", "tags=y")); r.State != cbsdmq.Done {
+			t.Errorf("with a new runner a job ended %s: %s", r.State, r.Reason)
+		}
+	}
+	if a.gone() {
+		t.Error("the agent is gone")
+	}
+}
+
+// TestEmbeddedBrokerKilled has two agents share the broker that one of them
+// runs, and kills that one. Nothing is lost, and the other finds it again.
+func TestEmbeddedBrokerKilled(t *testing.T) {
+	t.Parallel()
+	w, other := newWorld(t, embeddedNATS(t)), newWorld(t, nil)
+	section := w.config["nats"].(map[string]any)
+	section["embedded_dir"] = filepath.Join(w.dir, "nats")
+	w.configure(nil)
+	shared := make(map[string]any)
+	for k, v := range section {
+		shared[k] = v
+	}
+	shared["tube"] = "cbsd_other"
+	other.configure(map[string]any{"broker": "nats", "nats": shared})
+	w.guest("vm1")
+	other.guest("vm1")
+	for _, w := range []*world{w, other} {
+		w.slow("bset", 1)
+	}
+	a := w.agent("")
+	w.original().good()
+	b := other.agent("")
+	other.original().good()
+	ids := make(map[*world][]string)
+	for _, w := range []*world{w, other} {
+		for i := range 3 {
+			ids[w] = append(ids[w], w.submit(job("bset", "jname=vm1", fmt.Sprintf("tags=n%d", i))))
+		}
+		w.begun(1)
+	}
+	a.kill()
+	w.agent("")
+	for w, ids := range ids {
+		w.judge(w.ends(ids), false)
+	}
+	if b.gone() {
+		t.Error("the other agent is gone")
+	}
+}

@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/internal/testserver"
+)
+
+// small mounts a file system of so many bytes at dir.
+func small(t *testing.T, dir string, size int) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("cbsdmq-e2e", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", size)); err != nil {
+		t.Skipf("cannot mount a small file system, root can (%v): NOT TESTED", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// fill writes to name until there is no room.
+func fill(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	block := make([]byte, 64<<10)
+	for len(block) > 0 {
+		if _, err = f.Write(block); err != nil {
+			block = block[:len(block)/2]
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// TestJournalFull fills the disk of the journal while a command runs. Its end
+// is written into the reserve; jobs that come then stay on the broker, and run
+// when there is room.
+func TestJournalFull(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	w.guest("vm1")
+	small(t, w.journalDir(), 16<<20)
+	w.slow("bset", 1)
+	a := w.agent("")
+	o := w.original()
+	running := o.put(body("bset", "jname=vm1", "tags=running"))
+	w.begun(1)
+	ballast := filepath.Join(w.journalDir(), "ballast")
+	fill(t, ballast)
+	if r := o.replies(running, 1)[0]; r.State != cbsdmq.Done {
+		t.Errorf("the job that ran ended %s: %s", r.State, r.Reason)
+	}
+	// What the reserve has left is used up too.
+	fill(t, ballast+"2")
+	var waiting []uint64
+	for i := range 5 {
+		waiting = append(waiting, o.put(body("bset", "jname=vm1", fmt.Sprintf("tags=n%d", i))))
+	}
+	testserver.Eventually(t, patience, func() error {
+		if !strings.Contains(w.log(), "cannot write the journal") {
+			return errors.New("the agent does not say that it cannot write the journal")
+		}
+		return nil
+	})
+	if n := strings.Count(w.log(), "cannot write the journal"); n != 1 {
+		t.Errorf("it says so %d times", n)
+	}
+	for _, name := range []string{ballast, ballast + "2"} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ends := make(map[string]cbsdmq.Reply)
+	for _, id := range waiting {
+		r := o.replies(id, 1)[0]
+		ends[r.ID] = r
+	}
+	w.judge(ends, false)
+	if a.gone() {
+		t.Error("the agent is gone")
+	}
+}
+
+// TestJournalReadOnly has the journal on a file system that cannot be written.
+// The agent says so and takes nothing.
+func TestJournalReadOnly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	small(t, w.journalDir(), 16<<20)
+	a := w.agent("")
+	o := w.original()
+	o.good()
+	a.kill()
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := syscall.Mount("", w.journalDir(), "", syscall.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(syscall.MS_RDONLY)
+	id := o.put(body("bls", "header=0"))
+	a = w.agent("")
+	status := a.ends(t)
+	if said := a.stderr.String(); status != 1 || !strings.Contains(said, w.journalDir()) || !strings.Contains(said, "hint: ") || !strings.Contains(said, "read-only") {
+		t.Errorf("the agent ends with %d and says %q", status, said)
+	}
+	remount(0)
+	w.agent("")
+	if r := o.replies(id, 1)[0]; r.State != cbsdmq.Done {
+		t.Errorf("the job that waited ended %s: %s", r.State, r.Reason)
+	}
+}
