@@ -168,6 +168,26 @@ func TestFailedCommit(t *testing.T) {
 	}
 }
 
+// SQLite rolls back by itself when the disk is full, but not for every error.
+func TestFailureInTheMiddle(t *testing.T) {
+	j := openTest(t, t.TempDir())
+	defer j.Close()
+	const trigger = "CREATE TEMP TRIGGER fail BEFORE UPDATE OF flags ON job BEGIN SELECT RAISE(FAIL, 'no'); END"
+	if _, err := j.write.ExecContext(t.Context(), trigger); err != nil {
+		t.Fatal(err)
+	}
+	a, b := testAccept(testID(1)), testAccept(testID(2))
+	a.Begin = true
+	if err := j.Commit(&Batch{Accept: []*Accept{a}, Cancel: []int64{1}}); err == nil {
+		t.Fatal("it was written")
+	}
+	b.Begin = true
+	commit(t, j, Batch{Accept: []*Accept{b}})
+	if js := openJobs(t, j); len(js) != 1 || js[0].ID != testID(2) || js[0].N != 1 || j.Meta().N != 1 {
+		t.Errorf("after a failed commit: %+v", js)
+	}
+}
+
 // A tester is a *testing.T or a *rapid.T.
 type tester interface {
 	Helper()

@@ -153,6 +153,39 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// The reserve is not made of the last room that there is.
+func TestReserveLeavesRoom(t *testing.T) {
+	o := testOptions(t.TempDir())
+	o.Path = filepath.Join(smallDisk(t, "12m"), "var", "journal.sqlite")
+	o.Reserve = 8 << 20
+	j, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	wantReserve(t, o, false)
+	for i := range 100 {
+		a := testAccept(testID(i))
+		a.Job.Plan = make([]byte, 50_000)
+		accept(t, j, a)
+	}
+}
+
+func TestLockOnFullDisk(t *testing.T) {
+	disk := smallDisk(t, "1m")
+	fillDisk(t, disk)
+	lock := filepath.Join(disk, "lock")
+	f, err := acquire(lock, "host1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, err = acquire(lock, "host2")
+	if locked, ok := errors.AsType[*LockedError](err); !ok || locked.Holder != (Holder{}) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestUrgentUsesReserve(t *testing.T) {
 	o, j := onSmallDisk(t)
 	defer j.Close()

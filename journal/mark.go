@@ -142,10 +142,10 @@ func readMark(state, pool string) (mark, error) {
 	if err != nil {
 		return m, explain("reading the high-water mark", markPath(state, pool), err)
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
+	if json.Unmarshal(b, &m) != nil {
 		// It was not us who wrote this. That is no reason to refuse service:
 		// the runner has a mark of its own.
-		return mark{}, nil
+		m = mark{}
 	}
 	return m, nil
 }

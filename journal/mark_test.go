@@ -363,27 +363,29 @@ func TestCopyOnTheSameHost(t *testing.T) {
 
 // Agents of several pools may name their host at the same time.
 func TestHostID(t *testing.T) {
-	state := t.TempDir()
-	const agents = 8
-	got := make(chan string, agents)
-	for range agents {
-		go func() {
-			id, err := hostID(state)
-			if err != nil {
-				t.Error(err)
-			}
-			got <- id
-		}()
-	}
-	first := <-got
-	for range agents - 1 {
-		if id := <-got; id != first || len(id) != 32 {
-			t.Errorf("this host is called %s and %s", first, id)
+	const rounds, agents = 20, 8
+	for range rounds {
+		state := memoryDir(t)
+		got := make(chan string, agents)
+		for range agents {
+			go func() {
+				id, err := hostID(state)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- id
+			}()
 		}
-	}
-	files, err := os.ReadDir(state)
-	if err != nil || len(files) != 1 {
-		t.Errorf("left in the state directory: %v, %v", files, err)
+		first := <-got
+		for range agents - 1 {
+			if id := <-got; id != first || len(id) != 32 {
+				t.Errorf("this host is called %s and %s", first, id)
+			}
+		}
+		files, err := os.ReadDir(state)
+		if err != nil || len(files) != 1 {
+			t.Errorf("left in the state directory: %v, %v", files, err)
+		}
 	}
 }
 

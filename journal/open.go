@@ -27,7 +27,7 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	var err error
 	// The log is cut after a burst; while it is short it is overwritten in
 	// place, which syncs faster than growing it.
-	j.db, err = sql.Open("sqlite", source(j.path, "rw", "busy_timeout(5000)", "synchronous(FULL)", "journal_size_limit(16777216)"))
+	j.db, err = sql.Open("sqlite", source(j.path, "busy_timeout(5000)", "synchronous(FULL)", "journal_size_limit(16777216)"))
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,9 @@ func OpenReader(path string) (_ *sql.DB, err error) {
 		return nil, cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "no journal: %w", err).
 			WithHint("an agent makes it when it first serves the pool")
 	}
-	db, err := sql.Open("sqlite", source(path, "ro", "busy_timeout(5000)", "query_only(1)"))
+	// Not opened read-only: what an agent left that was killed may have to be
+	// rolled back before it can be read.
+	db, err := sql.Open("sqlite", source(path, "busy_timeout(5000)", "query_only(1)"))
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +128,9 @@ func OpenReader(path string) (_ *sql.DB, err error) {
 	return db, err
 }
 
-// source names a database to the driver.
-func source(path, mode string, pragmas ...string) string {
-	q := url.Values{"mode": {mode}, "_pragma": pragmas, "_error_rc": {"1"}}
+// source names a database to the driver. It is not made if it does not exist.
+func source(path string, pragmas ...string) string {
+	q := url.Values{"mode": {"rw"}, "_pragma": pragmas, "_error_rc": {"1"}}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 

@@ -204,6 +204,10 @@ func TestOpenRefuses(t *testing.T) {
 			func(t *testing.T, p string) { os.Remove(p); write(t, p+"-wal", "log") },
 			cbsdmq.CodeUnavailable, "its log is there", "move",
 		},
+		"log and one byte": {
+			func(t *testing.T, p string) { write(t, p, "S"); write(t, p+"-wal", "log") },
+			cbsdmq.CodeUnavailable, "its log is there", "move",
+		},
 		"directory": {
 			func(t *testing.T, p string) { os.Remove(p); os.Mkdir(p, 0o700) },
 			cbsdmq.CodeUnavailable, "unable to open", "must be able to write",
