@@ -59,8 +59,7 @@ func TestWireDocNamesEverything(t *testing.T) {
 		reflect.TypeFor[cbsdmq.Meta](), reflect.TypeFor[cbsdmq.Reply](), reflect.TypeFor[cbsdmq.Request](), reflect.TypeFor[cbsdmq.Response](),
 		reflect.TypeFor[cbsdmq.Problem](), reflect.TypeFor[cbsdmq.AgentInfo](), reflect.TypeFor[cbsdmq.JobInfo](), reflect.TypeFor[cbsdmq.Guest](),
 	} {
-		for i := range typ.NumField() {
-			f := typ.Field(i)
+		for f := range typ.Fields() {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			if name == "" {
 				name = f.Name

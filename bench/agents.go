@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,8 +51,8 @@ type service struct {
 }
 
 func (s *service) close() {
-	for i := len(s.undo) - 1; i >= 0; i-- {
-		s.undo[i]()
+	for _, v := range slices.Backward(s.undo) {
+		v()
 	}
 }
 
@@ -132,7 +134,9 @@ func (b *bench) memory(ctx context.Context, inFlight int) (_ *service, err error
 	go func() { done <- server.Serve(serving) }()
 	s.undo = append(s.undo, func() {
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			fmt.Fprintln(os.Stderr, "bench: the agent:", err)
+		}
 		s.bus.Close()
 		end(s.run)
 	})
@@ -210,9 +214,7 @@ func (b *bench) serve(ctx context.Context, inFlight, n int, with map[string]any)
 			"cbsdenv": dir, "cbsd": command, "logfile": s.log, "state_dir": state,
 			"workers": workers(inFlight), "readers": workers(inFlight),
 		}
-		for k, v := range with {
-			file[k] = v
-		}
+		maps.Copy(file, with)
 		text, err := json.Marshal(file)
 		if err != nil {
 			return nil, err

@@ -233,29 +233,8 @@ func (b *bench) natsAlone(ctx context.Context) (float64, error) {
 	defer f.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	failed := make(chan error, 1)
-	go func() { // the agent's part
-		for {
-			ds, err := in.Receive(ctx, 64)
-			if err != nil {
-				return
-			}
-			ms := make([]bus.Message, len(ds))
-			for i := range ds {
-				ms[i] = bus.Message{Tube: back, Body: ds[i].Body, TTL: time.Hour}
-			}
-			for range 2 {
-				if _, err := f.WriteAt(make([]byte, 300*len(ds)), 0); err == nil {
-					err = syscall.Fdatasync(int(f.Fd()))
-				}
-			}
-			if err := in.Ack(ctx, ds...); err != nil {
-				failed <- err
-				return
-			}
-			s.bus.Put(ctx, ms...)
-		}
-	}()
+	ctx, fail := context.WithCancelCause(ctx)
+	go func() { fail(echo(ctx, s.bus, in, back, f)) }() // the agent's part
 	n, flying, begin := 0, 0, time.Now()
 	for time.Since(begin) < b.o.length {
 		var ms []bus.Message
@@ -269,7 +248,7 @@ func (b *bench) natsAlone(ctx context.Context) (float64, error) {
 		}
 		ds, err := out.Receive(ctx, 16)
 		if err != nil {
-			return 0, err
+			return 0, context.Cause(ctx)
 		}
 		if err := out.Ack(ctx, ds...); err != nil {
 			return 0, err
@@ -278,6 +257,36 @@ func (b *bench) natsAlone(ctx context.Context) (float64, error) {
 		flying -= len(ds)
 	}
 	return float64(n) / time.Since(begin).Seconds(), nil
+}
+
+// echo sends each message that comes in back, after two synced writes.
+func echo(ctx context.Context, b *bus.Bus, in bus.Consumer, back bus.Tube, f *os.File) error {
+	for {
+		ds, err := in.Receive(ctx, 64)
+		if err != nil {
+			return err
+		}
+		ms := make([]bus.Message, len(ds))
+		for i := range ds {
+			ms[i] = bus.Message{Tube: back, Body: ds[i].Body, TTL: time.Hour}
+		}
+		for range 2 {
+			if _, err := f.WriteAt(make([]byte, 300*len(ds)), 0); err != nil {
+				return err
+			}
+			if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+				return err
+			}
+		}
+		if err := in.Ack(ctx, ds...); err != nil {
+			return err
+		}
+		for _, r := range b.Put(ctx, ms...) {
+			if r.Err != nil {
+				return r.Err
+			}
+		}
+	}
 }
 
 // footprint is the memory of agent and runner in MB.

@@ -92,13 +92,13 @@ func isVM(emulator string) bool { return emulator == bhyve || emulator == qemu }
 // database, for a jail, and for what a VM does not keep itself, in jails.
 func (p *Pool) readSettings(ctx context.Context, name string, names []string, g *GuestState) error {
 	g.Settings = make(map[string]string, len(names))
-	jails, _, err := p.store.record(ctx, p.localDB(), jailByName, name)
+	jails, err := p.store.record(ctx, p.localDB(), jailByName, name)
 	if err != nil {
 		return err
 	}
 	var own map[string]string
 	if isVM(g.Emulator) {
-		own, _, err = p.store.record(ctx, p.guestDB(name), allSettings)
+		own, err = p.store.record(ctx, p.guestDB(name), allSettings)
 		if err != nil {
 			return err
 		}

@@ -87,17 +87,17 @@ func (s *store) first(ctx context.Context, path string, q *query, args ...any) (
 	return rows[0], true, nil
 }
 
-// record is first with the values by column.
-func (s *store) record(ctx context.Context, path string, q *query, args ...any) (map[string]string, bool, error) {
+// record is first with the values by column; nil where it gives no row.
+func (s *store) record(ctx context.Context, path string, q *query, args ...any) (map[string]string, error) {
 	columns, rows, err := s.rows(ctx, path, q, args...)
 	if err != nil || len(rows) == 0 {
-		return nil, false, err
+		return nil, err
 	}
 	m := make(map[string]string, len(columns))
 	for i, c := range columns {
 		m[c] = rows[0][i]
 	}
-	return m, true, nil
+	return m, nil
 }
 
 func (s *store) read(ctx context.Context, path string, q *query, args []any) ([]string, [][]string, error) {

@@ -121,7 +121,7 @@ func (c *Client) put(ctx context.Context, b *inbox) (doubt bool, err error) {
 
 // settle finds out what became of a job whose confirmation was lost by cause.
 func (c *Client) settle(ctx context.Context, b *inbox, cause error) error {
-	for try := 0; try < maxSilent; try++ {
+	for range maxSilent {
 		if !b.open() {
 			return nil // it was answered meanwhile
 		}

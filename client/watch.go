@@ -240,7 +240,7 @@ func (w *watch) complete(ctx context.Context, final cbsdmq.Reply) (cbsdmq.Reply,
 				return final, err
 			}
 		}
-		final.Warnings = append(final.Warnings[:len(final.Warnings):len(final.Warnings)],
+		final.Warnings = append(slices.Clip(final.Warnings),
 			"some of the output is missing here; `cbsdmq output "+w.printed()+"` shows all of it")
 	}
 	return final, w.emit(final.Offset, final.Output())

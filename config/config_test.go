@@ -386,8 +386,8 @@ func TestSecretsInAReadableFile(t *testing.T) {
 // The test of TestExampleNamesEveryKey would pass on a struct without tags.
 func TestEveryFieldHasAKey(t *testing.T) {
 	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[bus.Config]()} {
-		for i := range typ.NumField() {
-			if f := typ.Field(i); f.IsExported() && f.Tag.Get("json") == "" {
+		for f := range typ.Fields() {
+			if f.IsExported() && f.Tag.Get("json") == "" {
 				t.Errorf("%s.%s has no key", typ, f.Name)
 			}
 		}

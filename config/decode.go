@@ -130,7 +130,7 @@ func (d *decoder) syntax(body []byte) error {
 // the text. Keys that begin with # or // are comments.
 func (d *decoder) object(path string, raw []byte, offset int, member func(key string, p place)) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.Token() // {
+	_, _ = dec.Token() // {, the syntax was checked
 	seen := make(map[string]string)
 	for dec.More() {
 		before := int(dec.InputOffset())
@@ -206,8 +206,8 @@ func (d *decoder) warn(offset int, text string) {
 func keysOf(v any) []string {
 	var keys []string
 	t := reflect.TypeOf(v).Elem()
-	for i := range t.NumField() {
-		if name := t.Field(i).Tag.Get("json"); name != "" && name != "-" {
+	for field := range t.Fields() {
+		if name := field.Tag.Get("json"); name != "" && name != "-" {
 			keys = append(keys, name)
 		}
 	}

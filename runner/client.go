@@ -163,7 +163,7 @@ func (c *Client) Ack(keys ...Key) error {
 			c.writing.Lock()
 			defer c.writing.Unlock()
 			c.ticking = false
-			c.write(nil) // what fails here fails in the next call too
+			_ = c.write(nil) // what fails here fails in the next call too
 		})
 	}
 	return nil
@@ -232,7 +232,7 @@ func (c *Client) Next(ctx context.Context) ([]Event, error) {
 // Close ends the connection. Commands go on.
 func (c *Client) Close() error {
 	c.writing.Lock()
-	c.write(nil) // an acknowledgement that is lost is made again by the next agent
+	_ = c.write(nil) // an acknowledgement that is lost is made again by the next agent
 	c.writing.Unlock()
 	c.fail(ErrClosed)
 	return nil
@@ -394,8 +394,4 @@ func (c *Client) answer(id uint64, d *decoder) {
 		ch <- d
 		delete(c.waiting, id)
 	}
-}
-
-func socketPath(dir string) string {
-	return filepath.Join(dir, fmt.Sprintf("runner-%d.sock", Protocol))
 }

@@ -53,11 +53,12 @@ func (c *conn) serve() {
 	c.server.leave(c)
 	c.close()
 	<-written
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) {
 		c.server.log.Warn("agent sent away", "err", err)
 	}
 }
 
+// read handles what the agent sends; the error says why it ended.
 func (c *conn) read() error {
 	c.send(func(b []byte) []byte { return append(b, c.server.hello...) })
 	c.flush()

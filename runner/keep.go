@@ -148,7 +148,7 @@ func (s *server) cutLate() {
 			}
 			for _, f := range []*File{&r.ev.Out, &r.ev.Err} {
 				if sizeAt(f.Path) > f.Size+lateMax {
-					os.Truncate(f.Path, f.Size)
+					_ = os.Truncate(f.Path, f.Size) // else the next time
 				}
 			}
 		}

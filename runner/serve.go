@@ -225,7 +225,7 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	// The pid is for people, a full disk no reason to end.
 	if f.Truncate(0) == nil {
-		f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+		_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	}
 	return f, nil
 }

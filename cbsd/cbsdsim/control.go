@@ -165,8 +165,7 @@ func (c *call) journaled(reads bool, act func() error) error {
 	code := 0
 	if err != nil {
 		code = 1
-		var e exitCode
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[exitCode](err); ok {
 			code = int(e)
 		}
 	}

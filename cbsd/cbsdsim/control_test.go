@@ -15,14 +15,12 @@ import (
 	"time"
 )
 
-func status(n int) *int { return &n }
-
 func TestExit(t *testing.T) {
 	dir := newPool(t)
 	configure(t, dir, Config{Commands: map[string]Behaviour{
-		"jcreate":    {Exit: status(3), Stdout: "no space\n", Stderr: "really\n"},
-		"jcreate j2": {Exit: status(4), Act: true},
-		"jcreate j3": {Exit: status(0)},
+		"jcreate":    {Exit: new(3), Stdout: "no space\n", Stderr: "really\n"},
+		"jcreate j2": {Exit: new(4), Act: true},
+		"jcreate j3": {Exit: new(0)},
 	}})
 	out, errs, code := cbsd(dir, "jcreate", "jname=j1", "ver=empty")
 	if out != "no space\n" || errs != "really\n" || code != 3 {
@@ -57,7 +55,7 @@ func TestDie(t *testing.T) {
 func TestOutputBytes(t *testing.T) {
 	dir := newPool(t)
 	const size = 50 << 20
-	configure(t, dir, Config{Commands: map[string]Behaviour{"*": {OutputBytes: size, Seed: 7, Exit: status(0)}}})
+	configure(t, dir, Config{Commands: map[string]Behaviour{"*": {OutputBytes: size, Seed: 7, Exit: new(0)}}})
 	sum := func(run func(io.Writer)) (string, int64) {
 		h := sha256.New()
 		w := &counter{w: h}

@@ -121,7 +121,7 @@ func (c *call) makeVM(f family, p profile, jname string, ram, imgsize int64) err
 		return fmt.Errorf("making directories: %w", err)
 	}
 	settings := c.vmSettings(f, p, ram)
-	if err := c.writeGuestDB(f, p, jname, settings, imgsize); err != nil {
+	if err := c.writeGuestDB(f, jname, settings, imgsize); err != nil {
 		return err
 	}
 	if !p.cloud() { // the disk of a cloud profile is made from its image at the first start
@@ -174,7 +174,7 @@ func (c *call) vmSettings(f family, p profile, ram int64) map[string]string {
 	return s
 }
 
-func (c *call) writeGuestDB(f family, p profile, jname string, settings map[string]string, imgsize int64) error {
+func (c *call) writeGuestDB(f family, jname string, settings map[string]string, imgsize int64) error {
 	d, err := createDB(c.wd.guestDB(jname), f.schema())
 	if err != nil {
 		return err

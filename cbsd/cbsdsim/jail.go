@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -40,9 +41,7 @@ func (c *call) createJail() error {
 		return fmt.Errorf("making directories: %w", err)
 	}
 	kept := map[string]string{"path": r["path"], "data": r["data"], "rcconf": r["rcconf"], "mount_fstab": r["mount_fstab"]}
-	for k, v := range c.args.values {
-		kept[k] = v
-	}
+	maps.Copy(kept, c.args.values)
 	if err := writeShellVariables(c.wd.rcConf(jname, true), kept); err != nil {
 		return err
 	}

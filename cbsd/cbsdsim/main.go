@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -123,8 +124,8 @@ func (c *call) getenv(name string) string { return lookupEnv(c.env, name) }
 func (c *call) noninteractive() bool { return c.getenv("NOINTER") != "" || !c.tty }
 
 func lookupEnv(env []string, name string) string {
-	for i := len(env) - 1; i >= 0; i-- {
-		if k, v, ok := strings.Cut(env[i], "="); ok && k == name {
+	for _, e := range slices.Backward(env) {
+		if k, v, ok := strings.Cut(e, "="); ok && k == name {
 			return v
 		}
 	}

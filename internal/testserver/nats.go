@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -17,12 +18,13 @@ func NATS(t testing.TB, config ...string) *Process {
 	dir := t.TempDir()
 	addr := FreeAddr(t)
 	host, port, _ := net.SplitHostPort(addr)
-	text := fmt.Sprintf("host: %s\nport: %s\njetstream { store_dir: %q }\n", host, port, filepath.Join(dir, "js"))
+	var text strings.Builder
+	fmt.Fprintf(&text, "host: %s\nport: %s\njetstream { store_dir: %q }\n", host, port, filepath.Join(dir, "js"))
 	for _, line := range config {
-		text += line + "\n"
+		text.WriteString(line + "\n")
 	}
 	file := filepath.Join(dir, "nats.conf")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatalf("configuring nats-server: %v", err)
 	}
 	return StartProcess(t, addr, path, "-c", file)
