@@ -82,14 +82,14 @@ func (c *conn) lost(nc *nats.Conn) {
 	if err == nil {
 		err = nats.ErrConnectionClosed
 	}
-	c.fail(fmt.Errorf("connection to NATS lost: %w", err))
+	_ = c.fail(fmt.Errorf("connection to NATS lost: %w", err))
 }
 
 // asyncError is called by nats.go for what the server says out of turn. What
 // it forbids would be waited for in vain.
 func (c *conn) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		c.fail(fmt.Errorf("NATS does not permit it: %w", err))
+		_ = c.fail(fmt.Errorf("NATS does not permit it: %w", err))
 	}
 }
 

@@ -197,6 +197,9 @@ func (k *consumer) take(ctx context.Context, max int) ([]bus.Delivery, error) {
 		if k.o.MaxBody > 0 && bd.Size > k.o.MaxBody {
 			bd.Body = nil
 		}
+		if d.pull.place.kind == bus.Queue {
+			k.conn.keep(d.pull.place, d.pull.stream, bd.Size)
+		}
 		d.msg.Data = nil
 		k.unacked[d] = struct{}{}
 		ds = append(ds, bd)

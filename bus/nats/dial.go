@@ -106,7 +106,7 @@ func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
 	}
 	nc, err := nats.Connect("nats://"+e.addr, opts...)
 	if err != nil {
-		werr, head := w.failure()
+		head, werr := w.failure()
 		if werr != nil { // says more than nats.ErrNoServers
 			err = werr
 		}

@@ -144,7 +144,10 @@ func dropOld(ctx context.Context, js jetstream.Stream, subject string, t time.Ti
 // serverTime is the server's clock, which need not agree with ours. Before
 // 2.10 the server tells it only as the time when a consumer was created.
 func (c *conn) serverTime(ctx context.Context) (time.Time, error) {
-	p := place{kind: bus.Mailbox, stream: mailStream}
+	p, err := placeOf(bus.Tube{Name: "time", Kind: bus.Mailbox}) // for the stream
+	if err != nil {
+		return time.Time{}, err
+	}
 	s, err := c.stream(ctx, p)
 	if err != nil {
 		return time.Time{}, err

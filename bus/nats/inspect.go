@@ -82,7 +82,7 @@ func (c *conn) present(ctx context.Context, p place) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer sub.Unsubscribe()
+	defer func() { _ = sub.Unsubscribe() }() // it ends with the connection too
 	if err := c.nc.PublishRequest(p.here(), inbox, nil); err != nil {
 		return 0, err
 	}

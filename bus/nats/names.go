@@ -19,6 +19,7 @@ const (
 	queueConsumer = "cbsdmq"      // shared by all consumers of a queue
 	mailConsumer  = "m_"          // + token
 	hereSubject   = "cbsdmq.here" // + the subject of a tube: its consumers answer
+	keepSubject   = "cbsdmq.keep" // + .q. + token, or .m: see conn.keep
 )
 
 const (
@@ -31,6 +32,7 @@ type place struct {
 	kind     bus.Kind
 	stream   string
 	subject  string
+	keeper   string // subject, see conn.keep
 	consumer string
 }
 
@@ -41,9 +43,9 @@ func placeOf(t bus.Tube) (place, error) {
 		return place{}, err
 	}
 	if t.Kind == bus.Mailbox {
-		return place{bus.Mailbox, mailStream, mailSubject + k, mailConsumer + k}, nil
+		return place{bus.Mailbox, mailStream, mailSubject + k, keepSubject + ".m", mailConsumer + k}, nil
 	}
-	return place{bus.Queue, queuePrefix + k, queueSubject + k, queueConsumer}, nil
+	return place{bus.Queue, queuePrefix + k, queueSubject + k, keepSubject + ".q." + k, queueConsumer}, nil
 }
 
 func (p place) here() string { return hereSubject + strings.TrimPrefix(p.subject, "cbsdmq") }

@@ -51,12 +51,12 @@ func serverConsumer(p place) jetstream.ConsumerConfig {
 		AckWait:       AckWait,
 		MaxDeliver:    -1,
 		MaxAckPending: maxAckPending,
+		FilterSubject: p.subject,
 		// What is in the stream has not been acknowledged: this state need not
 		// outlive the server, nor cost it writes.
 		MemoryStorage: true,
 	}
 	if p.kind == bus.Mailbox {
-		cfg.FilterSubject = p.subject
 		cfg.InactiveThreshold = forgotten
 	} else {
 		cfg.Durable = p.consumer
@@ -159,6 +159,10 @@ func (p *pull) came(m *nats.Msg) {
 			p.open, p.got = max(0, p.open-1), p.got+1
 		}
 		d := &delivery{consumer: k, pull: p, msg: m, came: time.Now()}
+		if m.Subject != p.place.subject { // a keeper, where an administrator's consumer has no filter
+			_ = k.answer(d, "+ACK")
+			return
+		}
 		if !k.busy {
 			_ = k.answer(d, "-NAK") // came too late, and goes to somebody else
 			return

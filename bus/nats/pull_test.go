@@ -2,8 +2,10 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 type dialled struct {
 	*conn
 	driver *Driver
+	dir    string
 }
 
 // connect returns a connection to an embedded broker of the test's own.
@@ -32,7 +35,7 @@ func connect(t *testing.T) dialled {
 		t.Fatalf("dialling: %v", err)
 	}
 	t.Cleanup(func() { c.Close(); e.Close() })
-	return dialled{c.(*conn), d}
+	return dialled{c.(*conn), d, dir}
 }
 
 func consume(t *testing.T, c dialled, tube bus.Tube) *consumer {
@@ -65,10 +68,11 @@ func trip(t *testing.T, c dialled, k *consumer, tube bus.Tube, body string) {
 		if err != nil {
 			return err
 		}
-		if n := s.CachedInfo().State.Msgs; n > 0 {
-			return fmt.Errorf("%d messages are left", n)
+		info, err := s.Info(ctx, jetstream.WithSubjectFilter(k.pulls[0].place.subject))
+		if err == nil && len(info.State.Subjects) > 0 {
+			err = fmt.Errorf("messages are left: %v", info.State.Subjects)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -185,8 +189,8 @@ func TestStreams(t *testing.T) {
 	trip(t, c, consume(t, c, q), q, "x")
 	trip(t, c, consume(t, c, m), m, "x")
 	for _, want := range []jetstream.StreamConfig{
-		{Name: "cbsdmq_q_cbsd=2Ezpool1", Subjects: []string{"cbsdmq.q.cbsd=2Ezpool1"}},
-		{Name: "cbsdmq_mail", Subjects: []string{"cbsdmq.m.*"}, MaxAge: MailboxMaxAge},
+		{Name: "cbsdmq_q_cbsd=2Ezpool1", Subjects: []string{"cbsdmq.q.cbsd=2Ezpool1", "cbsdmq.keep.q.cbsd=2Ezpool1"}},
+		{Name: "cbsdmq_mail", Subjects: []string{"cbsdmq.m.*", "cbsdmq.keep.m"}, MaxAge: MailboxMaxAge},
 	} {
 		s, err := c.js.Stream(t.Context(), want.Name)
 		if err != nil {
@@ -199,6 +203,90 @@ func TestStreams(t *testing.T) {
 			t.Errorf("%s: %+v", want.Name, got)
 		}
 	}
+}
+
+// TestAdministrator checks that a stream and a consumer that were there before
+// are used as they are, and that a keeper does not get through.
+func TestAdministrator(t *testing.T) {
+	c := connect(t)
+	s, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name:        "cbsdmq_q_q",
+		Subjects:    []string{"cbsdmq.q.q", "cbsdmq.keep.q.q"},
+		Retention:   jetstream.WorkQueuePolicy,
+		AllowRollup: true,
+		MaxMsgSize:  1000,
+	})
+	if err != nil {
+		t.Fatalf("creating the stream: %v", err)
+	}
+	if _, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "cbsdmq", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+		t.Fatalf("creating the consumer: %v", err)
+	}
+	q := bus.Tube{Name: "q"}
+	k := consume(t, c, q)
+	for _, body := range []string{"a", "b", "c"} {
+		trip(t, c, k, q, body)
+	}
+	r := c.Put(t.Context(), bus.Message{Tube: q, Body: make([]byte, 2000)}, bus.Message{Tube: q, Body: []byte("d"), TTL: time.Hour})
+	if !errors.Is(r[0].Err, bus.ErrTooLarge) || r[1].Err != nil {
+		t.Errorf("putting more than the stream takes, then less: %v, %v", r[0].Err, r[1].Err)
+	}
+	if s, err := c.js.Stream(t.Context(), "cbsdmq_q_q"); err != nil || !s.CachedInfo().Config.AllowMsgTTL {
+		t.Errorf("the stream has not learnt of TTLs: %v", err)
+	}
+}
+
+// TestOneFile checks that a stream which is emptied again and again goes on in
+// the file that it has, and that its keeper is not delivered.
+func TestOneFile(t *testing.T) {
+	c := connect(t)
+	for _, tube := range []bus.Tube{{Name: "q"}, {Name: "m", Kind: bus.Mailbox}} {
+		k := consume(t, c, tube)
+		trip(t, c, k, tube, "first") // its file may go before the keeper comes
+		trip(t, c, k, tube, "second")
+		blocks := func() []string {
+			files, err := filepath.Glob(filepath.Join(c.dir, "jetstream", "$G", "streams", k.pulls[0].place.stream, "msgs", "*.blk"))
+			if err != nil || len(files) != 1 {
+				t.Fatalf("files of the stream: %v, %v; want one", files, err)
+			}
+			return files
+		}
+		before := blocks()
+		for i := range 20 {
+			trip(t, c, k, tube, fmt.Sprint(i))
+		}
+		if after := blocks(); after[0] != before[0] {
+			t.Errorf("%s: the stream has gone on from %s to %s", tube.Name, before[0], after[0])
+		}
+	}
+}
+
+// TestKeeperMoves checks that there is one keeper in each stream, and that it
+// follows the messages.
+func TestKeeperMoves(t *testing.T) {
+	c := connect(t)
+	q := bus.Tube{Name: "q"}
+	k := consume(t, c, q)
+	keeper := func() uint64 {
+		m, err := k.pulls[0].stream.js.GetLastMsgForSubject(t.Context(), "cbsdmq.keep.q.q")
+		if err != nil {
+			t.Fatalf("looking for the keeper: %v", err)
+		}
+		return m.Sequence
+	}
+	trip(t, c, k, q, "x")
+	first := keeper()
+	body := strings.Repeat("x", keepEvery/4)
+	for range 5 {
+		trip(t, c, k, q, body)
+	}
+	testserver.Eventually(t, 10*time.Second, func() error {
+		info, err := k.pulls[0].stream.js.Info(t.Context())
+		if err == nil && (info.State.Msgs != 1 || keeper() <= first) {
+			err = fmt.Errorf("%d messages, keeper %d after %d", info.State.Msgs, keeper(), first)
+		}
+		return err
+	})
 }
 
 // TestIDsGoOn checks that ids do not begin again when a stream does.

@@ -73,6 +73,9 @@ func (c *conn) send(ctx context.Context, m bus.Message) sent {
 	if err != nil {
 		return sent{err: c.call(ctx, "putting to "+m.Tube.Name, err)}
 	}
+	if p.kind == bus.Mailbox {
+		c.keep(p, s, len(m.Body))
+	}
 	return sent{stream: s, future: f}
 }
 

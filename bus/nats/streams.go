@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,6 +17,8 @@ type stream struct {
 	js   jetstream.Stream
 	ttl  bool   // the server drops messages past their TTL
 	base uint64 // id of a message = base + its sequence
+
+	moved atomic.Int64 // bytes since this connection put a keeper
 }
 
 // stream returns the stream of p, made if it is not there.
@@ -51,6 +54,7 @@ func (c *conn) stream(ctx context.Context, p place) (*stream, error) {
 func (c *conn) remember(p place, js jetstream.Stream) *stream {
 	info := js.CachedInfo()
 	s := &stream{js: js, ttl: info.Config.AllowMsgTTL && c.version.hasTTL(), base: idBase(info.Created)}
+	s.moved.Store(keepEvery)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.streams[p.stream] = s
@@ -63,14 +67,15 @@ func (p place) config() jetstream.StreamConfig {
 	cfg := jetstream.StreamConfig{
 		Name:        p.stream,
 		Description: "cbsdmq",
-		Subjects:    []string{p.subject},
+		Subjects:    []string{p.subject, p.keeper},
 		Retention:   jetstream.WorkQueuePolicy,
 		Storage:     jetstream.FileStorage,
 		Discard:     jetstream.DiscardNew, // where an administrator sets a limit: refuse, do not lose
 		AllowMsgTTL: true,
+		AllowRollup: true,
 	}
 	if p.kind == bus.Mailbox {
-		cfg.Subjects = []string{mailSubject + "*"}
+		cfg.Subjects[0] = mailSubject + "*"
 		cfg.MaxAge = MailboxMaxAge
 	}
 	return cfg

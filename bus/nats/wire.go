@@ -75,10 +75,10 @@ func (w *wire) connected() {
 
 // failure is why the dial failed, if nats.Connect does not say it, and what
 // the server said first.
-func (w *wire) failure() (error, []byte) {
+func (w *wire) failure() (head []byte, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.err, w.head
+	return w.head, w.err
 }
 
 // kill closes the socket under whatever reads and writes.
