@@ -71,6 +71,24 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
+// Whatever a client puts into a text comes back and is compared as a whole.
+func TestOddTexts(t *testing.T) {
+	j := openTest(t, memoryDir(t))
+	defer j.Close()
+	for i, text := range []string{"a", "a\x00b", "a\x00c", "A", "a ", "'; DROP TABLE job; --", "\xff\xfe", "ü"} {
+		a := testAccept(testID(i))
+		a.Job.Sender, a.Job.Key, a.Job.Guest, a.Job.Command, a.Address.Tube = text, text, text, text, text
+		r := accept(t, j, a)
+		if r.Sender != text || r.Key != text || r.Guest != text || r.Command != text {
+			t.Errorf("%q came back as %+v", text, r)
+		}
+		as, err := j.Reader().Addresses(t.Context(), r.Seq)
+		if err != nil || len(as) != 1 || as[0].Address.Tube != text {
+			t.Errorf("%q: addresses %+v, %v", text, as, err)
+		}
+	}
+}
+
 func TestAliasIsRemembered(t *testing.T) {
 	dir := memoryDir(t)
 	j := openTest(t, dir)

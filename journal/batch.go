@@ -117,16 +117,16 @@ type Broker struct {
 	Instance string
 }
 
-// A Batch is what one Commit writes. Begins are numbered in the order of
-// Accept, then Begin.
+// A Batch is what one Commit writes, in the order of its fields. Begins are
+// numbered in the order of Accept, then Begin.
 type Batch struct {
+	Tombstone []string // ids that are cancelled if they come, in this batch or later
 	Accept    []*Accept
 	Begin     []*Begin
 	Finish    []*Finish
 	Sent      []SentReply
-	Cancel    []int64  // seqs
-	Tombstone []string // ids that are cancelled if they come, in this batch or later
-	Release   []int64  // seqs of held jobs: queued again
+	Cancel    []int64 // seqs
+	Release   []int64 // seqs of held jobs: queued again
 	Broker    []Broker
 	// Urgent: the batch may use up the reserve although no job ends in it. Its
 	// jobs will make room on the disk.

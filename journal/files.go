@@ -33,6 +33,15 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// fileSize is 0 where there is no such file.
+func fileSize(name string) int64 {
+	fi, err := os.Stat(name)
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}
+
 // writeTemp writes b, synced, to a new file beside name and returns the new
 // file's name.
 func writeTemp(name string, b []byte) (tmp string, err error) {

@@ -34,7 +34,7 @@ func Served(path string) (Holder, bool, error) {
 }
 
 // Verify looks for what would keep an agent from opening the journal at path,
-// and changes nothing. Errors are those of Open; fs.ErrNotExist: there is none
+// and changes nothing in it. Errors are those of Open; fs.ErrNotExist: there is none
 // yet, and nothing is known to keep it from being made.
 func Verify(ctx context.Context, path, mode string) error {
 	dir := filepath.Dir(path)
@@ -44,7 +44,7 @@ func Verify(ctx context.Context, path, mode string) error {
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return explain(path, "looking at the journal", err)
+			return explain("looking at journal", path, err)
 		}
 		dir = filepath.Dir(dir)
 	}
@@ -54,15 +54,12 @@ func Verify(ctx context.Context, path, mode string) error {
 		}
 	}
 	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return explain(path, "looking at the journal", &fs.PathError{Op: "write to", Path: dir, Err: err})
+		return explain("looking at journal", path, &fs.PathError{Op: "write to", Path: dir, Err: err})
 	}
 	db, err := OpenReader(path)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := integrity(ctx, db, path); err != nil {
-		return explain(path, "checking the journal", err)
-	}
-	return nil
+	return NewReader(db, path).Check(ctx)
 }

@@ -85,7 +85,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	}
 	defer func() {
 		if err != nil {
-			j.release()
+			_ = j.release() // err says why
 		}
 	}()
 	// A statement that is interrupted would cost the connection, and nothing
@@ -93,7 +93,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	ctx = context.WithoutCancel(ctx)
 	err = j.open(ctx, o.Mode)
 	if noRoom(err) && j.reserve.free() {
-		j.closeFiles()
+		_ = j.closeFiles() // err says why
 		err = j.open(ctx, o.Mode)
 	}
 	if err != nil {

@@ -24,7 +24,7 @@ func acquire(name, host string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(f); err != nil {
 		defer f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("locking %s: %w", name, err)
@@ -50,4 +50,16 @@ func acquire(name, host string) (*os.File, error) {
 		return nil, fmt.Errorf("writing %s: %w", name, err)
 	}
 	return f, nil
+}
+
+// flock takes the lock, or finds it taken for longer than Served needs to look.
+func flock(f *os.File) (err error) {
+	for range 10 {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
 }

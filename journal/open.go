@@ -27,7 +27,7 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	var err error
 	// The log is cut after a burst; while it is short it is overwritten in
 	// place, which syncs faster than growing it.
-	j.db, err = sql.Open("sqlite", source(j.path, "busy_timeout(5000)", "synchronous(FULL)", "journal_size_limit(16777216)"))
+	j.db, err = sql.Open("sqlite", source(j.path, "busy_timeout(5000)", "synchronous(FULL)", "journal_size_limit(16777216)", "temp_store(memory)"))
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"SELECT * FROM job " + whereOpen,
 		"SELECT * FROM job " + whereID,
 		"SELECT * FROM job " + whereLegacy,
+		"SELECT * FROM job " + whereNewest,
 		"SELECT * FROM address " + whereOwed,
 		"SELECT * FROM address " + whereUnread,
 		selectDroppable,

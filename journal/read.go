@@ -31,6 +31,8 @@ const (
 	// 'A' follows '@', see LegacyIdent.
 	whereLegacy = `WHERE seq = (SELECT max(seq) FROM (SELECT seq FROM job WHERE ident <> id AND ident = ?1
 		UNION ALL SELECT seq FROM job WHERE ident <> id AND ident > ?1 || '@' AND ident < ?1 || 'A'))`
+	whereNewest = `WHERE seq < CASE ?1 WHEN '' THEN 9223372036854775807 ELSE (SELECT seq FROM job WHERE id = ?1) END
+		AND (?2 = '' OR state = ?2) ORDER BY seq DESC LIMIT ?3`
 	whereOwed   = "WHERE state = 0 AND EXISTS (SELECT 1 FROM job WHERE seq = address.job AND finished > 0) ORDER BY job"
 	whereUnread = "WHERE state = 1 AND put < ? ORDER BY put LIMIT ?"
 )
@@ -111,10 +113,10 @@ func (r Reader) Legacy(ctx context.Context, ident string) (*Job, int, error) {
 }
 
 // Newest returns at most limit jobs, the newest first; with a state only those
-// in it, and with the id of a job only those accepted before it.
+// in it, and with the id of a job only those accepted before it: none where
+// that job is forgotten.
 func (r Reader) Newest(ctx context.Context, limit int, state cbsdmq.State, before string) ([]*Job, error) {
-	return r.jobs(ctx, `WHERE (?1 = '' OR state = ?1) AND seq < coalesce((SELECT seq FROM job WHERE id = ?2), 9223372036854775807)
-		ORDER BY seq DESC LIMIT ?3`, string(state), before, limit)
+	return r.jobs(ctx, whereNewest, before, string(state), limit)
 }
 
 // An Owe is a reply that an address waits for, or has been sent.
@@ -175,5 +177,9 @@ func (r Reader) owes(ctx context.Context, where string, args ...any) ([]Owe, err
 
 // Check looks through the whole journal for damage, a few seconds for each GB.
 func (r Reader) Check(ctx context.Context) error {
-	return explain("checking journal", r.path, integrity(ctx, r.db, r.path))
+	err := checkLength(ctx, r.db, r.path)
+	if err == nil {
+		err = integrity(ctx, r.db, r.path)
+	}
+	return explain("checking journal", r.path, err)
 }

@@ -134,15 +134,6 @@ func (j *Journal) countKept(ctx context.Context) error {
 	return rows.Err()
 }
 
-// fileSize is 0 where there is no such file.
-func fileSize(name string) int64 {
-	fi, err := os.Stat(name)
-	if err != nil {
-		return 0
-	}
-	return fi.Size()
-}
-
 // forget is how long an id is remembered.
 func (l Limits) forget() time.Duration {
 	if l.IDs == 0 || l.Results == 0 {
