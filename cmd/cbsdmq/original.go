@@ -139,13 +139,14 @@ func putOriginal(ctx context.Context, b *bus.Bus, tube, body string) (id uint64,
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
 	r := b.Put(ctx, bus.Message{Tube: bus.Tube{Name: tube}, Body: []byte(body)})[0]
+	_, refused := errors.AsType[*bus.Permanent](r.Err)
 	switch {
 	case r.Err == nil:
 		return r.ID, nil
 	case errors.Is(r.Err, bus.ErrTooLarge):
 		return 0, cbsdmq.Errorf(cbsdmq.CodeRefused, "-body", "%w", r.Err)
-	case cbsdmq.CodeOf(r.Err) == cbsdmq.CodeUnreachable:
-		return 0, r.Err
+	case refused, cbsdmq.CodeOf(r.Err) == cbsdmq.CodeUnreachable:
+		return 0, r.Err // nothing was sent
 	}
 	return 0, cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "%s at %s may have the job or not: %w", b.Caps().Name, b.Addr(), r.Err)
 }
