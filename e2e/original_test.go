@@ -219,18 +219,18 @@ func TestUnreadRepliesRemoved(t *testing.T) {
 	theirs := w.original().put(body("bset", "jname=vm1", "tags=y"))
 	w.begun(2)
 	ours.kill()
-	prefix := "cbsd_pool1_result_id"
+	unread := func() int { return waiting(t, broker.Addr, "cbsd_pool1_result_id") }
 	testserver.Eventually(t, patience, func() error {
-		if list := tubes(t, broker.Addr, prefix); len(list) < 2 {
-			return fmt.Errorf("no replies yet to the job of a client that was killed, and to %d: %q", theirs, list)
+		if n := strings.Count(w.log(), "job ended"); n < 2 || unread() < 2 {
+			return fmt.Errorf("%d of 2 jobs have ended, %d replies: to a client that was killed, and to %d", n, unread(), theirs)
 		}
 		return nil
 	})
 	a.kill() // replies are looked for a minute after the start of an agent
 	w.agent("")
 	testserver.Eventually(t, 150*time.Second, func() error {
-		if list := tubes(t, broker.Addr, prefix); len(list) > 0 {
-			return fmt.Errorf("still there: %q", list)
+		if n := unread(); n > 0 {
+			return fmt.Errorf("%d replies are still there", n)
 		}
 		return nil
 	})

@@ -335,21 +335,36 @@ func cpu(t *testing.T, pid int) time.Duration {
 	return time.Duration(user+system) * time.Second / perSecond
 }
 
-// tubes lists the tubes of a beanstalkd that begin with prefix.
-func tubes(t *testing.T, addr, prefix string) (list []string) {
+// waiting counts the jobs in the tubes of a beanstalkd that begin with prefix.
+func waiting(t *testing.T, addr, prefix string) (n int) {
 	t.Helper()
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
+	ask := func(command, key string) (values []string) {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "%s\r\nquit\r\n", command)
+		var b bytes.Buffer
+		b.ReadFrom(c)
+		for line := range strings.Lines(b.String()) {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(line), key); ok {
+				values = append(values, value)
+			}
+		}
+		return values
 	}
-	defer c.Close()
-	fmt.Fprint(c, "list-tubes\r\nquit\r\n")
-	var b bytes.Buffer
-	b.ReadFrom(c)
-	for line := range strings.Lines(b.String()) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "- "); ok && strings.HasPrefix(name, prefix) {
-			list = append(list, name)
+	for _, tube := range ask("list-tubes", "- ") {
+		if !strings.HasPrefix(tube, prefix) {
+			continue
+		}
+		for _, value := range ask("stats-tube "+tube, "current-jobs-ready: ") {
+			jobs, err := strconv.Atoi(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += jobs
 		}
 	}
-	return list
+	return n
 }
