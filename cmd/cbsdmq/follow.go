@@ -34,6 +34,7 @@ known of it is dropped.`,
 				return err
 			}
 			w := &watch{g: g, s: s, id: args[0], have: from}
+			defer w.listen()()
 			final, err := w.run(ctx, !g.json())
 			if err != nil {
 				return err

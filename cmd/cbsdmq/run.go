@@ -86,17 +86,18 @@ cbsd, 130 cancelled.`,
 				return err
 			}
 			job.Stream = !noStream && !g.json()
-			s, id, err := g.submit(ctx, &o, job, accept, pool)
+			w := &watch{g: g}
+			defer w.listen()()
+			w.s, w.id, err = g.submit(ctx, &o, job, accept, pool)
 			if err != nil {
 				return err
 			}
-			defer s.Close()
-			w := &watch{g: g, s: s, id: id}
+			defer w.s.Close()
 			final, err := w.run(ctx, job.Stream)
 			if err != nil {
 				return err
 			}
-			return g.finish(id, final, job.Stream)
+			return g.finish(w.id, final, job.Stream)
 		},
 	}
 	o.flags(cmd)

@@ -23,6 +23,15 @@ type watch struct {
 	s    *session
 	id   string // as it is printed
 	have int64  // bytes of output that were printed
+
+	signals chan os.Signal
+}
+
+// listen takes Ctrl-C from now on; it is counted when run is called.
+func (w *watch) listen() (stop func()) {
+	w.signals = make(chan os.Signal, 3)
+	signal.Notify(w.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	return func() { signal.Stop(w.signals) }
 }
 
 type ended struct {
@@ -31,14 +40,10 @@ type ended struct {
 }
 
 // run prints the job's output from w.have on, and returns its last reply. The
-// error of a job that was left is an exitError.
+// error of a job that was left is an exitError. listen comes first.
 func (w *watch) run(ctx context.Context, print bool) (cbsdmq.Reply, error) {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
-	signals := make(chan os.Signal, 3)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-
 	var f func(cbsdmq.Reply) error
 	if print {
 		f = w.print
@@ -58,7 +63,7 @@ func (w *watch) run(ctx context.Context, print bool) (cbsdmq.Reply, error) {
 				return e.reply, exit(cbsdmq.ExitGaveUp)
 			}
 			return e.reply, e.err
-		case sig := <-signals:
+		case sig := <-w.signals:
 			if sig == os.Interrupt {
 				interrupts++
 			}
