@@ -56,6 +56,7 @@ type site struct {
 	cbsd      string // the simulator
 	broker    *testserver.Process
 	processes map[string]*exec.Cmd
+	workdirs  []string
 }
 
 const etc = "etc" // directory of the pools' files
@@ -80,7 +81,8 @@ func (s *site) path(elem ...string) string {
 	return filepath.Join(append([]string{s.work}, elem...)...)
 }
 
-// close ends the runner last: an agent would start another one.
+// close ends the runner after the agents, which would start another one, and
+// then commands and guests.
 func (s *site) close() {
 	for name := range s.processes {
 		if name != "runner" {
@@ -89,6 +91,11 @@ func (s *site) close() {
 	}
 	if s.processes["runner"] != nil {
 		s.end("runner")
+	}
+	for _, workdir := range s.workdirs {
+		if err := sweep(workdir); err != nil {
+			s.t.Error(err)
+		}
 	}
 }
 
@@ -143,6 +150,7 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 
 func (s *site) pool(ts *testscript.TestScript, args []string) error {
 	name := args[0]
+	s.workdirs = append(s.workdirs, s.path(name))
 	if err := cbsdsim.Init(s.path(name), name+".my.domain"); err != nil {
 		return err
 	}
