@@ -176,8 +176,9 @@ func (j *Journal) load(ctx context.Context, fresh bool) error {
 	}
 	j.marked = seen
 	j.marked.At = time.Time{}
-	if err := checkCopy(ctx, seen.Path, j.path, j.meta.Pool); err != nil {
-		return err
+	if copied(ctx, seen.Path, j.path, j.meta.Pool) {
+		return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "a copy of %s", seen.Path).
+			WithHint("if this is a pool of its own, move its copied journal away, %s and all beside it of that name; if the pool has moved here, move the old one away", j.path)
 	}
 	switch {
 	case seen.newer(j.meta):

@@ -174,30 +174,28 @@ func markAt(state, path string) (newest mark, err error) {
 	return newest, nil
 }
 
-// checkCopy refuses a journal that is a copy of one at another place of this
-// host. Both would count begins under one name, and run the same queued jobs.
-func checkCopy(ctx context.Context, seen, path, pool string) error {
+// copied reports whether the journal of pool at path is a copy of one at seen,
+// another place of this host. Both would count begins under one name, and run
+// the same queued jobs.
+func copied(ctx context.Context, seen, path, pool string) bool {
 	if seen == "" || seen == path {
-		return nil
+		return false
 	}
 	a, err := os.Stat(seen)
 	if err != nil {
-		return nil // it has moved
+		return false // it has moved
 	}
 	if b, err := os.Stat(path); err != nil || os.SameFile(a, b) {
-		return err
+		return false
 	}
 	db, err := OpenReader(seen)
 	if err != nil {
-		return nil // something else has taken its place
+		return false // something else has taken its place
 	}
 	defer db.Close()
 	var other string
-	if err := db.QueryRowContext(ctx, "SELECT pool FROM meta").Scan(&other); err != nil || other != pool {
-		return nil
-	}
-	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "a copy of %s", seen).
-		WithHint("if this is a pool of its own, move its copied journal away, %s and all beside it of that name; if the pool has moved here, move the old one away", path)
+	err = db.QueryRowContext(ctx, "SELECT pool FROM meta").Scan(&other)
+	return err == nil && other == pool
 }
 
 // hostID is a random name that this host keeps, whatever it is called.
