@@ -81,7 +81,10 @@ func testLostConfirmation(t *testing.T, s Server) {
 	p, d := proxied(t, s)
 	direct := dial(t, s.Driver)
 	b, _ := open(t, d)
-	put(t, b, queue(t, "other"), "x")
+	put(t, b, q, "before") // a broker may have to make the tube first
+	first := consume(t, direct, q)
+	take(t, first, 1)
+	first.Close()
 	p.Mute(true)
 	result := make(chan error, 1)
 	go func() { result <- b.Put(within(t, limit), bus.Message{Tube: q, Body: []byte("x")})[0].Err }()
