@@ -93,6 +93,9 @@ type Config struct {
 	Limits        journal.Limits
 
 	Log *slog.Logger
+	// Ready is called when the Server has the runner and the journal's open jobs,
+	// and begins to take others; nil: it is not.
+	Ready func()
 }
 
 // A Server serves one pool.
@@ -156,6 +159,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	if past := s.cfg.Journal.Past(); past != nil {
 		s.log.Warn(past.String(), "hint", "look at them with `cbsdmq jobs`, then release or drop them")
+	}
+
+	if s.cfg.Ready != nil {
+		s.cfg.Ready()
 	}
 
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -46,22 +46,20 @@ func serveAgent(ctx context.Context, o agentOptions) error {
 	defer signal.Stop(hup)
 	end, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	for {
-		logs, err := openLogs(cfgs)
-		if err != nil {
-			return err
-		}
-		h := &hosted{o: o, cfgs: cfgs, logs: logs, buses: &all.Opener{Log: logs[0].log}}
+	logs, err := openLogs(cfgs)
+	if err != nil {
+		return err
+	}
+	for h := newHosted(o, cfgs, logs); ; {
 		next, err := h.serve(end, hup)
-		for _, l := range logs {
-			l.Close()
-		}
-		if err != nil || end.Err() != nil {
+		if next == nil || err != nil {
+			closeLogs(h.logs)
 			return err
 		}
-		if next != nil {
-			cfgs = next
+		if &next.logs[0] != &h.logs[0] {
+			closeLogs(h.logs)
 		}
+		h = next
 	}
 }
 
@@ -90,15 +88,21 @@ func (o agentOptions) load(log *slog.Logger) ([]*config.Config, error) {
 	return cfgs, nil
 }
 
-// hosted are the pools of one reading of the configuration.
+// hosted are the pools of one reading of the configuration, in the order of its
+// files.
 type hosted struct {
 	o     agentOptions
 	cfgs  []*config.Config
+	old   []*config.Config // of the reading before, nil where this is the first
 	logs  []poolLog
 	buses *all.Opener
 
 	mu    sync.Mutex
 	pools map[string]*cbsd.Pool // that are served now
+}
+
+func newHosted(o agentOptions, cfgs []*config.Config, logs []poolLog) *hosted {
+	return &hosted{o: o, cfgs: cfgs, logs: logs, buses: &all.Opener{Log: logs[0].log}}
 }
 
 // elsewhere names the pool, other than mine, that has a guest of that name.
@@ -131,15 +135,18 @@ func (h *hosted) enter(name string, pool *cbsd.Pool) (leave func()) {
 	}
 }
 
-// serve returns when ctx ends, or with the new configuration after SIGHUP, or
-// with an error where not one pool could be served from the start.
-func (h *hosted) serve(ctx context.Context, hup <-chan os.Signal) ([]*config.Config, error) {
+// errReload ends the serving of one reading of the configuration.
+var errReload = errors.New("the configuration is read again")
+
+// serve returns when ctx ends, with the next reading after SIGHUP, or with an
+// error where this is the first one and not one pool could be served.
+func (h *hosted) serve(ctx context.Context, hup <-chan os.Signal) (*hosted, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	first := make(chan error, len(h.cfgs)) // nil: served
-	for i, c := range h.cfgs {
-		wg.Go(func() { h.keepServing(ctx, c, h.logs[i].log, first) })
+	for i := range h.cfgs {
+		wg.Go(func() { h.keepServing(ctx, i, first) })
 	}
 	defer wg.Wait()
 	var failures []error
@@ -148,7 +155,7 @@ func (h *hosted) serve(ctx context.Context, hup <-chan os.Signal) ([]*config.Con
 			failures = append(failures, err)
 		}
 	}
-	if len(failures) == len(h.cfgs) && ctx.Err() == nil {
+	if h.old == nil && len(failures) == len(h.cfgs) && ctx.Err() == nil {
 		cancel(nil)
 		return nil, errors.Join(failures...)
 	}
@@ -157,28 +164,54 @@ func (h *hosted) serve(ctx context.Context, hup <-chan os.Signal) ([]*config.Con
 		return nil, nil
 	case <-hup:
 	}
-	next, err := h.o.load(h.logs[0].log)
-	if err != nil {
-		h.logs[0].log.Error("the configuration is bad, keeping the old one", "err", err, "hint", cbsdmq.HintOf(err))
-		next = h.cfgs
-	}
-	cancel(nil)
+	next := h.reload()
+	cancel(errReload)
 	return next, nil
 }
 
-// keepServing serves one pool, again after a while where that fails: a pool
-// that is not there now may be imported later, and must not keep the others
-// from being served.
-func (h *hosted) keepServing(ctx context.Context, c *config.Config, log *slog.Logger, first chan<- error) {
+// reload reads the configuration and opens the logs anew; what is bad stays as
+// it is.
+func (h *hosted) reload() *hosted {
+	cfgs, err := h.o.load(h.logs[0].log)
+	var logs []poolLog
+	if err == nil {
+		logs, err = openLogs(cfgs)
+	}
+	if err != nil {
+		h.logs[0].log.Error("the configuration is bad, keeping the old one", "err", err, "hint", cbsdmq.HintOf(err))
+		cfgs = h.cfgs
+		if logs, err = openLogs(cfgs); err != nil {
+			logs = h.logs
+		}
+	}
+	next := newHosted(h.o, cfgs, logs)
+	next.old = h.cfgs
+	return next
+}
+
+// keepServing serves pool i, again after a while where that fails: a pool that
+// is not there now may be imported later, and must not keep the others from
+// being served. Where a new configuration cannot be served it goes back to the
+// old one.
+func (h *hosted) keepServing(ctx context.Context, i int, first chan<- error) {
+	c, log := h.cfgs[i], h.logs[i].log
 	report := sync.OnceFunc(func() { first <- nil })
-	for said := ""; ; {
-		err := h.servePool(ctx, c, log, report)
+	tries := 0
+	for said := ""; ; tries++ {
+		served := false
+		err := h.servePool(ctx, c, log, func() { served = true; report() })
 		if ctx.Err() != nil {
 			report()
 			return
 		}
 		if err == nil {
 			err = errors.New("ended")
+		}
+		if tries == 0 && !served && h.old != nil && h.old[i] != c {
+			log.Error("cannot serve the pool as the configuration says now, keeping the old one", "pool", c.Pool, "err", err, "hint", cbsdmq.HintOf(err))
+			c = h.old[i]
+			h.cfgs[i] = c // what the next reading goes back to
+			continue
 		}
 		select {
 		case first <- err:
@@ -197,7 +230,8 @@ func (h *hosted) keepServing(ctx context.Context, c *config.Config, log *slog.Lo
 	}
 }
 
-// servePool opens everything that a pool needs and serves it.
+// servePool opens everything that a pool needs and serves it. It calls served
+// when the pool is.
 func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logger, served func()) (err error) {
 	pool, err := openCBSD(ctx, c, log)
 	if err != nil {
@@ -247,17 +281,19 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		ReplyTTL: time.Duration(c.ReplyTTL),
 		Limits:   journal.Limits{Results: time.Duration(c.Retention), IDs: time.Duration(c.IDMemory), Size: int64(c.JournalMax)},
 		Log:      log,
+		Ready: func() {
+			log.Info("serving", "pool", c.Pool, "workdir", c.CBSDEnv, "broker", c.Broker)
+			served()
+		},
 	})
 	serving, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	context.AfterFunc(ctx, func() {
-		if h.o.Wait {
+	defer context.AfterFunc(ctx, func() {
+		if h.o.Wait && !errors.Is(context.Cause(ctx), errReload) {
 			<-server.Drain()
 		}
 		cancel(context.Canceled)
-	})
-	log.Info("serving", "pool", c.Pool, "workdir", c.CBSDEnv, "broker", c.Broker)
-	served()
+	})()
 	return server.Serve(serving)
 }
 
@@ -296,6 +332,7 @@ func openLogs(cfgs []*config.Config) ([]poolLog, error) {
 		} else {
 			var err error
 			if l, err = openLog(c.LogFile); err != nil {
+				closeLogs(logs)
 				return nil, fmt.Errorf("%s: %w", c.File, err)
 			}
 			files[c.LogFile] = l
@@ -303,6 +340,12 @@ func openLogs(cfgs []*config.Config) ([]poolLog, error) {
 		logs = append(logs, l)
 	}
 	return logs, nil
+}
+
+func closeLogs(logs []poolLog) {
+	for _, l := range logs {
+		l.Close()
+	}
 }
 
 func openLog(name string) (poolLog, error) {
