@@ -224,6 +224,26 @@ func TestBadBroker(t *testing.T) {
 	}
 }
 
+// TestBrokerFrozen has a broker that hangs for longer than any timeout while
+// jobs are on their way, and goes on.
+func TestBrokerFrozen(t *testing.T) {
+	t.Parallel()
+	broker := testserver.Beanstalkd(t)
+	w := newWorld(t, beanstalkdAt(broker.Addr))
+	w.guest("vm1")
+	w.slow("bset", 0.3)
+	a := w.agent("")
+	var ids []string
+	for _, tag := range []string{"a", "b", "c", "d"} {
+		ids = append(ids, w.submit(job("bset", "jname=vm1", "tags="+tag)))
+	}
+	w.begun(1)
+	broker.Stop(t)
+	outage(t, a, 5*time.Second)
+	broker.Cont(t)
+	w.judge(w.ends(ids), false)
+}
+
 // TestBadNATS is TestBadBroker for clients of NATS.
 func TestBadNATS(t *testing.T) {
 	t.Parallel()

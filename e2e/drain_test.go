@@ -124,6 +124,122 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestReloadUnusable changes the configuration to what can be read but not be
+// served. The agent goes on with the old one.
+func TestReloadUnusable(t *testing.T) {
+	t.Parallel()
+	for key, value := range map[string]string{
+		"logfile": "nosuch/agent.log", "cbsdenv": "nosuch", "journal": "nosuch/journal.sqlite", "run_dir": "nosuch",
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, beanstalkd(t))
+			if err := os.WriteFile(filepath.Join(w.dir, "nosuch"), nil, 0o600); err != nil { // no directory
+				t.Fatal(err)
+			}
+			good := w.config[key]
+			a := w.agent("")
+			o := w.original()
+			o.good()
+			for range 2 {
+				before := strings.Count(w.log(), "keeping the old one")
+				w.configure(map[string]any{key: filepath.Join(w.dir, value)})
+				a.signal(syscall.SIGHUP)
+				testserver.Eventually(t, patience, func() error {
+					if strings.Count(w.log(), "keeping the old one") == before && !a.gone() {
+						return errors.New("it does not say that it keeps the old configuration")
+					}
+					return nil
+				})
+				if a.gone() {
+					t.Fatalf("the agent is gone: %s", a.stderr.String())
+				}
+				o.good()
+			}
+			delete(w.config, key)
+			w.configure(map[string]any{"allow": []string{"bset"}})
+			if good != nil {
+				w.configure(map[string]any{key: good})
+			}
+			a.signal(syscall.SIGHUP)
+			testserver.Eventually(t, patience, func() error {
+				if r := o.run(body("bls")); r.State != cbsdmq.Refused {
+					return fmt.Errorf("the good file does not count: %s", r.State)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestReloadEmbedded reads the configuration again in the agent that runs the
+// broker.
+func TestReloadEmbedded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, embeddedNATS(t))
+	w.guest("vm1")
+	w.slow("bset", 1)
+	a := w.start("", "agent", "--config", w.file, "--wait") // which is for its end only
+	ids := []string{w.submit(job("bset", "jname=vm1", "tags=a")), w.submit(job("bset", "jname=vm1", "tags=b"))}
+	w.begun(1)
+	a.signal(syscall.SIGHUP)
+	testserver.Eventually(t, patience, func() error {
+		if strings.Count(w.log(), "msg=serving") < 2 {
+			return errors.New("the configuration is not read again")
+		}
+		return nil
+	})
+	if as := w.order("vm1"); as[0].end != 0 {
+		t.Errorf("it waited for the command: %+v", as)
+	}
+	ids = append(ids, w.submit(job("bset", "jname=vm1", "tags=c")))
+	w.judge(w.ends(ids), false)
+	if a.gone() {
+		t.Error("the agent is gone")
+	}
+}
+
+// TestTermWithoutBroker ends an agent that owes a reply and has no broker to
+// put it on. It does not wait; the next one has the reply.
+func TestTermWithoutBroker(t *testing.T) {
+	t.Parallel()
+	for name, broker := range map[string]struct {
+		leave, comeBack func(*testserver.Process, *testing.T)
+	}{
+		"gone": {
+			func(p *testserver.Process, t *testing.T) { p.Kill(t) },
+			func(p *testserver.Process, t *testing.T) { p.Start(t) },
+		},
+		"frozen": {
+			func(p *testserver.Process, t *testing.T) { p.Stop(t) },
+			func(p *testserver.Process, t *testing.T) { p.Cont(t) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testserver.Beanstalkd(t)
+			w := newWorld(t, beanstalkdAt(server.Addr))
+			w.guest("vm1")
+			w.slow("bset", 0.7)
+			a := w.agent("")
+			id := w.original().put(body("bset", "jname=vm1", "tags=a"))
+			w.begun(1)
+			broker.leave(server, t)
+			w.logged("state=done")
+			begun := time.Now()
+			a.signal(syscall.SIGTERM)
+			if status, took := a.ends(t), time.Since(begun); status != 0 || took > 4*time.Second {
+				t.Errorf("the agent ended with %d after %v", status, took)
+			}
+			broker.comeBack(server, t)
+			w.agent("")
+			if r := w.original().replies(id, 1)[0]; r.State != cbsdmq.Done {
+				t.Errorf("ended %s: %s", r.State, r.Reason)
+			}
+		})
+	}
+}
+
 // TestSeveralPools serves two pools from one process, one of which is imported
 // later.
 func TestSeveralPools(t *testing.T) {
