@@ -125,6 +125,36 @@ func TestCancelFlag(t *testing.T) {
 	}
 }
 
+// A broker that begins its ids again: what is owed to the old ones is known.
+func TestBrokerIncarnation(t *testing.T) {
+	dir := t.TempDir()
+	j := openTest(t, dir)
+	defer func() { j.Close() }()
+	instance := func(want string) {
+		t.Helper()
+		if got, err := j.Reader().Broker(t.Context(), "mem"); err != nil || got != want {
+			t.Errorf("incarnation %q, %v, want %q", got, err, want)
+		}
+	}
+	instance("")
+	commit(t, j, Batch{Broker: []Broker{{Bus: "mem", Instance: "one"}, {Bus: "nats", Instance: "other"}}})
+	instance("one")
+	sent, owed, ours := legacyAccept(17, "a"), legacyAccept(18, "b"), testAccept(testID(1))
+	elsewhere := legacyAccept(19, "c")
+	elsewhere.Address.Bus = "nats"
+	commit(t, j, Batch{Accept: []*Accept{sent, owed, ours, elsewhere}})
+	commit(t, j, Batch{
+		Broker: []Broker{{Bus: "mem", Instance: "two"}},
+		Sent:   []SentReply{{Seq: sent.Job.Seq, Bus: "mem", Tube: sent.Address.Tube, State: Sent}},
+	})
+	j = reopen(t, j, dir)
+	instance("two")
+	owes, err := j.Reader().OwedByID(t.Context(), "mem")
+	if err != nil || len(owes) != 1 || owes[0].Seq != owed.Job.Seq || !owes[0].Address.BrokerID {
+		t.Errorf("owed by id: %+v, %v", owes, err)
+	}
+}
+
 // A batch that cannot be written leaves nothing behind, in the file and in
 // memory.
 func TestFailedCommit(t *testing.T) {

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +20,12 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	flag.Parse()
+	if testing.Short() {
+		if err := flag.Set("rapid.checks", "20"); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }

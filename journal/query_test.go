@@ -17,6 +17,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"SELECT * FROM job " + whereLegacy,
 		"SELECT * FROM job " + whereNewest,
 		"SELECT * FROM address " + whereOwed,
+		"SELECT * FROM address " + whereOwedByID,
 		"SELECT * FROM address " + whereUnread,
 		selectDroppable,
 		selectForgettable,

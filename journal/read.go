@@ -33,8 +33,9 @@ const (
 		UNION ALL SELECT seq FROM job WHERE ident <> id AND ident > ?1 || '@' AND ident < ?1 || 'A'))`
 	whereNewest = `WHERE seq < CASE ?1 WHEN '' THEN 9223372036854775807 ELSE (SELECT seq FROM job WHERE id = ?1) END
 		AND (?2 = '' OR state = ?2) ORDER BY seq DESC LIMIT ?3`
-	whereOwed   = "WHERE state = 0 AND EXISTS (SELECT 1 FROM job WHERE seq = address.job AND finished > 0) ORDER BY job"
-	whereUnread = "WHERE state = 1 AND put < ? ORDER BY put LIMIT ?"
+	whereOwed     = "WHERE state = 0 AND EXISTS (SELECT 1 FROM job WHERE seq = address.job AND finished > 0) ORDER BY job"
+	whereOwedByID = "WHERE state = 0 AND foreign_id = 1 AND bus = ?"
+	whereUnread   = "WHERE state = 1 AND put < ? ORDER BY put LIMIT ?"
 )
 
 func (r *Job) scan(row interface{ Scan(...any) error }) error {
@@ -148,16 +149,13 @@ func (r Reader) Owed(ctx context.Context) ([]Owe, error) {
 // was.
 func (r Reader) Broker(ctx context.Context, bus string) (instance string, err error) {
 	err = r.db.QueryRowContext(ctx, "SELECT coalesce((SELECT instance FROM broker WHERE bus = ?), '')", bus).Scan(&instance)
-	if err != nil {
-		return "", fmt.Errorf("reading the journal: %w", err)
-	}
-	return instance, nil
+	return instance, explain("reading journal", r.path, err)
 }
 
 // OwedByID returns the addresses on a bus that have not had their last reply
 // and are named after an id of the broker; their jobs may not have ended.
 func (r Reader) OwedByID(ctx context.Context, bus string) ([]Owe, error) {
-	return r.owes(ctx, "WHERE state = 0 AND foreign_id = 1 AND bus = ?", bus)
+	return r.owes(ctx, whereOwedByID, bus)
 }
 
 // Unread returns at most limit replies that were put before t and may still
