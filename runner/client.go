@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,8 +71,12 @@ const (
 // Dial connects to the runner of cfg.Dir. The error is ErrNoRunner where none
 // serves it, and a *ProtocolError where it speaks another protocol.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	path, err := socketPath(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", filepath.Join(cfg.Dir, socketName))
+	conn, err := d.DialContext(ctx, "unix", path)
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w in %s", ErrNoRunner, cfg.Dir)
 	}

@@ -26,14 +26,23 @@ const (
 // (FreeBSD's sys/un.h).
 const socketPathMax = 103
 
+// socketPath is where the runner of dir listens.
+func socketPath(dir string) (string, error) {
+	path := filepath.Join(dir, socketName)
+	if n := len(path); n > socketPathMax {
+		return "", fmt.Errorf("runner directory: the path of the socket in %s has %d bytes, more than %d", dir, n, socketPathMax)
+	}
+	return path, nil
+}
+
 // makeDir creates dir with mode 0700 where it is missing, and refuses one in
 // which anybody else could put files: they would be taken for the runner's.
 func makeDir(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return fmt.Errorf("runner directory %q is not an absolute path", dir)
 	}
-	if n := len(filepath.Join(dir, socketName)); n > socketPathMax {
-		return fmt.Errorf("runner directory: the path of the socket in %s has %d bytes, more than %d", dir, n, socketPathMax)
+	if _, err := socketPath(dir); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("runner directory: %w", err)

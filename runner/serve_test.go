@@ -76,8 +76,8 @@ func TestBadDirectory(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Serve in %s: %v, want %q", dir, err, want)
 		}
-		if _, err := Ensure(t.Context(), Config{Dir: dir}, "/bin/false", nil); err == nil {
-			t.Errorf("Ensure in %s: no error", dir)
+		if _, err := Ensure(t.Context(), Config{Dir: dir}, "/bin/false", nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Ensure in %s: %v, want %q", dir, err, want)
 		}
 	}
 }
