@@ -166,6 +166,10 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
+	_, err := Open(t.Context(), Config{Workdir: "/pool1", RunDir: "/dev/null/x"})
+	if hint := cbsdmq.HintOf(err); !strings.Contains(hint, `"run_dir"`) {
+		t.Errorf("no way out of %v: %q", err, hint)
+	}
 }
 
 // CBSD runs a file named CBSDfile of the working directory as shell.

@@ -63,8 +63,12 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	}
 	dir, err := emptyDir(cfg.RunDir)
 	if err != nil {
-		return nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "run_dir", "working directory of commands: %w", err).
+		e := cbsdmq.Errorf(cbsdmq.CodeBadConfig, "run_dir", "working directory of commands: %w", err).
 			WithHint("CBSD runs a file named CBSDfile there as shell: it must be empty and ours")
+		if _, ok := errors.AsType[*os.PathError](err); ok {
+			e.Hint = `name a directory that the agent can make and write with the key "run_dir" or "state_dir"`
+		}
+		return nil, e
 	}
 	p := &Pool{cfg: cfg, allow: allow, dir: dir, store: newStore(), scan: new(scanner)}
 	p.host = &host{
