@@ -90,10 +90,15 @@ func explain(doing, path string, err error) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
 		return unavailable("the agent's user must be able to write %s and its directory: see their owner and mode, and whether the file system is read-only", path)
 	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return unavailable(`the keys "journal" and "state_dir" name files and directories that the agent can make`)
+	}
 	switch sqliteCode(err) & 0xff {
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
 		return unavailable("the agent's user must be able to write %s and its directory: see their owner and mode, and whether the file system is read-only", path)
-	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+	case sqlite3.SQLITE_NOTADB:
+		return unavailable(`if it is no journal, name another file with the key "journal"; else %s`, damagedHint(path))
+	case sqlite3.SQLITE_CORRUPT:
 		return unavailable("%s", damagedHint(path))
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL:
 		return unavailable("another program holds %s: end it, `fuser %[1]s` names it", path)

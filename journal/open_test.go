@@ -184,7 +184,7 @@ func TestOpenRefuses(t *testing.T) {
 		},
 		"no database": {
 			func(t *testing.T, p string) { write(t, p, strings.Repeat("not a database. ", 1000)) },
-			cbsdmq.CodeUnavailable, "not a database", "integrity_check",
+			cbsdmq.CodeUnavailable, "not a database", `name another file with the key "journal"`,
 		},
 		"no identity": {
 			func(t *testing.T, p string) { execSQL(t, p, "DELETE FROM meta") },
@@ -250,6 +250,21 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			f.Close()
 		})
+	}
+}
+
+func TestOpenWithoutDirectory(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Options{
+		{Path: filepath.Join(file, "journal.sqlite"), State: dir, Mode: "wal"},
+		{Path: filepath.Join(dir, "journal.sqlite"), State: filepath.Join(file, "state"), Mode: "wal"},
+	} {
+		_, err := Open(t.Context(), o)
+		wantHint(t, err, cbsdmq.CodeUnavailable, `the keys "journal" and "state_dir"`)
 	}
 }
 
