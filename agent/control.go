@@ -142,7 +142,7 @@ func (s *Server) status(ctx context.Context, row *journal.Job) (cbsdmq.Response,
 	if err != nil {
 		return resp, err
 	}
-	final, err := cbsdmq.ParseReply(s.lastReply(row, row.Result, tail, row.OutSize, replyMax))
+	final, err := cbsdmq.ParseReply(s.storedReply(row, tail, replyMax))
 	resp.Final = &final
 	return resp, err
 }

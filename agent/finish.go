@@ -140,24 +140,31 @@ func (s *Server) finish(row *journal.Job, r cbsdmq.Reply, out []byte, size int64
 	}
 	end := &ending{finish: &journal.Finish{Seq: row.Seq, State: r.State, Result: result, Output: out, OutSize: size}}
 	if int64(len(out)) == size { // else its end is in a file
-		end.body = s.lastReply(row, result, out, size, replyMax)
+		end.body = s.lastReply(row, r, out, size, replyMax)
 	}
 	return end
 }
 
-// lastReply is the last reply of a job from what the journal keeps of it: the
-// result, the end of its output, and how large the whole was. It is the same
-// each time it is made.
-func (s *Server) lastReply(row *journal.Job, result, tail []byte, size int64, most int) []byte {
+// storedReply is lastReply from what the journal keeps of a job.
+func (s *Server) storedReply(row *journal.Job, tail []byte, most int) []byte {
 	var r cbsdmq.Reply
-	if err := json.Unmarshal(result, &r); err != nil {
+	if err := json.Unmarshal(row.Result, &r); err != nil {
 		r = cbsdmq.Reply{ErrCode: cbsdmq.ExitUnknown, State: cbsdmq.Unknown, Reason: "the result is not kept any more"}
 	}
+	return s.lastReply(row, r, tail, row.OutSize, most)
+}
+
+// lastReply is the last reply of a job: the result r, the end of its output,
+// and how large the whole was. It is the same each time it is made.
+func (s *Server) lastReply(row *journal.Job, r cbsdmq.Reply, tail []byte, size int64, most int) []byte {
 	r.ID, r.Key, r.Progress = cbsdmq.PrintedID(s.cfg.Pool, row.ID), row.Key, 100
 	r.SetOutput(tail)
 	r.Offset = size - int64(len(tail))
 	r.Cut = r.Offset
-	b, err := json.Marshal(r.Fit(most))
+	b, err := json.Marshal(r)
+	if err == nil && len(b) > most {
+		b, err = json.Marshal(r.Fit(most))
+	}
 	if err != nil {
 		return nil
 	}
@@ -267,6 +274,10 @@ func (l *loop) finished(e *ending) {
 		l.s.live.gone(j)
 	}
 	l.forget(j)
+	if e.finish.Late {
+		l.s.log.Error("a job had ended before", "job", j.printedID(l.s.cfg.Pool), "state", e.finish.State)
+		return
+	}
 	if j.streaming != nil {
 		j.streaming.finish(streamEnd{seq: j.row.Seq, addrs: j.addrs, body: e.body})
 	} else {

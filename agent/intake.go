@@ -171,6 +171,7 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 		err = s.checkName(ctx, job, plan)
 	}
 	if err != nil {
+		row.Key = "" // the same work may be submitted again once it is right
 		a.accept.End = refusal(err)
 		return a, nil
 	}

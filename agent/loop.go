@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -229,7 +230,7 @@ func (l *loop) troubled(err error) {
 	}
 	if !l.bad {
 		l.s.log.Error("cannot write the journal, taking no new jobs", "err", err,
-			"hint", "make room or mend the file system; the agent goes on by itself")
+			"hint", cmp.Or(cbsdmq.HintOf(err), "make room or mend the file system; the agent goes on by itself"))
 	}
 	l.bad = true
 	l.s.trouble.Store(&why)

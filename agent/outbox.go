@@ -191,7 +191,7 @@ func (s *Server) stored(ctx context.Context, p parcel) ([]byte, error) {
 	if p.max > 0 {
 		most = p.max
 	}
-	return s.lastReply(row, row.Result, tail, row.OutSize, most), nil
+	return s.storedReply(row, tail, most), nil
 }
 
 // outputTail reads the end of an ended job's stdout, as much as a reply takes.

@@ -158,7 +158,11 @@ func (s *Server) Serve(ctx context.Context) error {
 		return fmt.Errorf("pool %s: %w", s.cfg.Pool, err)
 	}
 	if past := s.cfg.Journal.Past(); past != nil {
-		s.log.Warn(past.String(), "hint", "look at them with `cbsdmq jobs`, then release or drop them")
+		hint := ""
+		if past.Held > 0 {
+			hint = fmt.Sprintf("look at them with `cbsdmq jobs`, then `cbsdmq held release %[1]s` or `cbsdmq held drop %[1]s`", s.cfg.Pool)
+		}
+		s.log.Warn(past.String(), "hint", hint)
 	}
 
 	if s.cfg.Ready != nil {

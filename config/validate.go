@@ -30,7 +30,7 @@ func (c *Config) Validate() error {
 	v.between("readers", int64(c.Readers), 1, 10_000)
 	v.between("backlog", int64(c.Backlog), 1, 1_000_000)
 	for _, command := range c.Allow {
-		v.check("allow", commandName.MatchString(command), "%q is not a command's name", command).
+		v.check("allow", commandName.MatchString(command), "%q is not a command's name, nor command:argument", command).
 			hint("name each command alone, without arguments and wildcards")
 	}
 
@@ -61,7 +61,7 @@ func (c *Config) ValidateAgent() error {
 }
 
 var (
-	commandName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+	commandName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_-]+)?$`) // or command:argument
 	tubeName    = regexp.MustCompile(`^[A-Za-z0-9_.:][A-Za-z0-9_.:-]*$`)
 )
 

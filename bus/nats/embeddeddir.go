@@ -156,3 +156,10 @@ func removeFile(path string) error {
 	}
 	return nil
 }
+
+// Running reports whether the broker of an embedded_dir runs, here or in
+// another process.
+func Running(dir string) bool {
+	_, _, err := findBroker(embeddedDir(dir))
+	return err == nil
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/bus/all"
+	"github.com/cbsd/cbsdmq/bus/nats"
 	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/journal"
@@ -39,8 +40,14 @@ Exit status: 0 if an agent can serve every pool, warnings included; 78 if not.`,
   cbsdmq check -o json | jq 'select(.level != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			fatal := false
 			if len(configs) == 0 {
 				pools := config.Find(g.places())
+				for _, err := range pools.Broken {
+					c := checker{g: g, pool: "-"}
+					c.bad("configuration", err)
+					fatal = true
+				}
 				for _, name := range pools.Names() {
 					found, err := pools.Get(name)
 					if err != nil {
@@ -48,12 +55,11 @@ Exit status: 0 if an agent can serve every pool, warnings included; 78 if not.`,
 					}
 					configs = append(configs, found.File)
 				}
-				if len(configs) == 0 {
-					_, err := pools.Get("")
-					return err
+				if len(configs) == 0 && !fatal {
+					return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "pools", "no pool was found").
+						WithHint("looked in %s; name a file with --config", strings.Join(pools.Looked, ", "))
 				}
 			}
-			fatal := false
 			for _, file := range configs {
 				c := checker{g: g, file: file}
 				c.check(cmd.Context())
@@ -181,7 +187,7 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 	about := s.Name
 	if s.URI == config.Embedded {
 		c.say(cbsd.Warning, about, "the pool is on an embedded broker", "it cannot move to another host; name a broker that other hosts reach to change that")
-		if _, err := os.Stat(filepath.Join(s.EmbeddedDir, "address")); err != nil {
+		if !nats.Running(s.EmbeddedDir) {
 			c.say(cbsd.OK, about, "the embedded broker does not run; the agent, or `cbsdmq broker`, starts it", "")
 			return
 		}

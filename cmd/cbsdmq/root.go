@@ -41,7 +41,7 @@ writes it down, runs it with cbsd, and answers.
 
 Exit status: that of the command; 2 bad usage or refused, 69 the broker cannot be
 reached, 75 gave up waiting or detached, 78 bad configuration, 124 timed out,
-125 the end cannot be known, 127 cbsd is missing, 130 cancelled, 128+n ended by
+125 the end cannot be known, 126 cbsd cannot be executed, 127 it is missing, 130 cancelled, 128+n ended by
 signal n, 1 anything else.`,
 		Example: `  cbsdmq demo
   cbsdmq pools

@@ -21,7 +21,7 @@ type jobFlags struct {
 func (o *jobFlags) flags(cmd *cobra.Command) {
 	o.target.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.sender, "sender", who(), "who asks, as `jobs` shows it")
+	f.StringVar(&o.sender, "sender", who(), "who asks; jobs lists it")
 	f.StringVar(&o.key, "key", "", "your own `name` for the work: submitted twice, it runs once")
 	f.BoolVar(&o.inOrder, "in-order", false, "have a command that only reads wait for those before it on its guest")
 	f.Var(&o.expires, "expires", "refuse the job if it has not begun after this time; 0 never does")
