@@ -43,7 +43,9 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 			return snap, err
 		}
 		for _, o := range owes {
-			j.addrs = append(j.addrs, o.Address)
+			if o.State == journal.Owed {
+				j.addrs = append(j.addrs, o.Address)
+			}
 		}
 		l.add(j)
 		l.jobs[row.Seq], l.byID[row.ID] = j, j

@@ -193,7 +193,7 @@ func (b *bench) floor(ctx context.Context) (float64, error) {
 			if _, err := f.WriteAt(body, int64(i%1000)*1000); err != nil {
 				return 0, err
 			}
-			if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+			if err := f.Sync(); err != nil {
 				return 0, err
 			}
 		}
@@ -274,7 +274,7 @@ func echo(ctx context.Context, b *bus.Bus, in bus.Consumer, back bus.Tube, f *os
 			if _, err := f.WriteAt(make([]byte, 300*len(ds)), 0); err != nil {
 				return err
 			}
-			if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+			if err := f.Sync(); err != nil {
 				return err
 			}
 		}

@@ -20,13 +20,11 @@ const (
 // AddressState says what became of the replies to one address.
 type AddressState int
 
-// Owed until the broker confirmed the last reply. Sent replies are removed from
-// brokers that do not do it themselves, then they are Gone. Undeliverable: the
+// Owed until the broker confirmed the last reply: Sent. Undeliverable: the
 // broker began its ids again, the address may belong to a stranger.
 const (
 	Owed AddressState = iota
 	Sent
-	Gone
 	Undeliverable
 )
 

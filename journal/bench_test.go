@@ -39,7 +39,7 @@ func benchJobs(b *testing.B, size int) {
 	for done := 0; done < b.N; done += len(ended) {
 		batch := &Batch{}
 		for _, f := range ended {
-			batch.Sent = append(batch.Sent, SentReply{Seq: f.Seq, Bus: "nats", Tube: "cbsd_pool1_result_id17", State: Gone})
+			batch.Sent = append(batch.Sent, SentReply{Seq: f.Seq, Bus: "nats", Tube: "cbsd_pool1_result_id17", State: Sent})
 		}
 		ended = ended[:0]
 		for _, a := range begun {

@@ -49,9 +49,9 @@ func TestLifeOfAJob(t *testing.T) {
 	if owed, err := j.Reader().Owed(t.Context()); err != nil || len(owed) != 0 {
 		t.Errorf("still owed %+v, %v", owed, err)
 	}
-	unread, err := j.Reader().Unread(t.Context(), time.Now().Add(time.Second), 10)
-	if err != nil || len(unread) != 1 || unread[0].PutID != 1<<64-1 || unread[0].Sent.IsZero() {
-		t.Errorf("unread %+v, %v", unread, err)
+	as, err := j.Reader().Addresses(t.Context(), a.Job.Seq)
+	if err != nil || len(as) != 1 || as[0].State != Sent || as[0].PutID != 1<<64-1 || as[0].Sent.IsZero() {
+		t.Errorf("addresses %+v, %v", as, err)
 	}
 	if j.Past() != nil {
 		t.Errorf("an untouched journal is from the past: %v", j.Past())

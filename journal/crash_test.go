@@ -53,7 +53,7 @@ func childCommit(j *Journal, s int) error {
 		b.Finish = append(b.Finish, f)
 	}
 	for k := 0; k < perCommit && s >= 3; k++ {
-		b.Sent = append(b.Sent, SentReply{Seq: childSeq(s-3, k), Bus: "mem", Tube: "reply1", State: Gone})
+		b.Sent = append(b.Sent, SentReply{Seq: childSeq(s-3, k), Bus: "mem", Tube: "reply1", State: Sent})
 	}
 	return j.Commit(&b)
 }

@@ -138,7 +138,7 @@ func sendAll(t testing.TB, j *Journal) {
 	}
 	var b Batch
 	for _, o := range owed {
-		b.Sent = append(b.Sent, SentReply{Seq: o.Seq, Bus: o.Address.Bus, Tube: o.Address.Tube, State: Gone})
+		b.Sent = append(b.Sent, SentReply{Seq: o.Seq, Bus: o.Address.Bus, Tube: o.Address.Tube, State: Sent})
 	}
 	commit(t, j, b)
 }

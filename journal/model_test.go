@@ -319,7 +319,7 @@ func drawBatch(t *rapid.T, m *model) *Batch {
 	}
 	for _, seq := range seqs.Draw(t, "sent") {
 		for _, tube := range []string{"r1", "r2", "reply1"} {
-			state := rapid.SampledFrom([]AddressState{Sent, Gone, Undeliverable}).Draw(t, "reply")
+			state := rapid.SampledFrom([]AddressState{Sent, Undeliverable}).Draw(t, "reply")
 			b.Sent = append(b.Sent, SentReply{Seq: seq, Bus: "mem", Tube: tube, State: state})
 		}
 	}

@@ -18,7 +18,6 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"SELECT * FROM job " + whereNewest,
 		"SELECT * FROM address " + whereOwed,
 		"SELECT * FROM address " + whereOwedByID,
-		"SELECT * FROM address " + whereUnread,
 		selectDroppable,
 		selectForgettable,
 	}

@@ -35,7 +35,6 @@ const (
 		AND (?2 = '' OR state = ?2) ORDER BY seq DESC LIMIT ?3`
 	whereOwed     = "WHERE state = 0 AND EXISTS (SELECT 1 FROM job WHERE seq = address.job AND finished > 0) ORDER BY job"
 	whereOwedByID = "WHERE state = 0 AND foreign_id = 1 AND bus = ?"
-	whereUnread   = "WHERE state = 1 AND put < ? ORDER BY put LIMIT ?"
 )
 
 func (r *Job) scan(row interface{ Scan(...any) error }) error {
@@ -124,13 +123,14 @@ func (r Reader) Newest(ctx context.Context, limit int, state cbsdmq.State, befor
 type Owe struct {
 	Seq     int64
 	Address Address
+	State   AddressState
 	Sent    time.Time
 	PutID   uint64
 }
 
 func (o *Owe) scan(row interface{ Scan(...any) error }) error {
 	var put, id int64
-	err := row.Scan(&o.Seq, &o.Address.Bus, &o.Address.Tube, &o.Address.BrokerID, &put, &id)
+	err := row.Scan(&o.Seq, &o.Address.Bus, &o.Address.Tube, &o.Address.BrokerID, &o.State, &put, &id)
 	o.Sent, o.PutID = fromMicro(put), uint64(id)
 	return err
 }
@@ -158,14 +158,8 @@ func (r Reader) OwedByID(ctx context.Context, bus string) ([]Owe, error) {
 	return r.owes(ctx, whereOwedByID, bus)
 }
 
-// Unread returns at most limit replies that were put before t and may still
-// lie on the broker.
-func (r Reader) Unread(ctx context.Context, t time.Time, limit int) ([]Owe, error) {
-	return r.owes(ctx, whereUnread, t.UnixMicro(), limit)
-}
-
 func (r Reader) owes(ctx context.Context, where string, args ...any) ([]Owe, error) {
-	found, err := list(ctx, r, "SELECT job, bus, tube, foreign_id, put, put_id FROM address "+where, (*Owe).scan, args...)
+	found, err := list(ctx, r, "SELECT job, bus, tube, foreign_id, state, put, put_id FROM address "+where, (*Owe).scan, args...)
 	var out []Owe
 	for _, o := range found {
 		out = append(out, *o)

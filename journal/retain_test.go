@@ -25,7 +25,7 @@ func finishAt(t testing.TB, j *Journal, id string, at time.Time, output string, 
 	}
 	b := Batch{Finish: []*Finish{f}}
 	if sent {
-		b.Sent = []SentReply{{Seq: seq, Bus: "mem", Tube: "reply1", State: Gone}}
+		b.Sent = []SentReply{{Seq: seq, Bus: "mem", Tube: "reply1", State: Sent}}
 	}
 	commit(t, j, b)
 	if _, err := j.write.ExecContext(t.Context(), "UPDATE job SET finished = ? WHERE seq = ?", at.UnixMicro(), seq); err != nil {

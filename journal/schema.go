@@ -73,7 +73,6 @@ CREATE TABLE address (
 	PRIMARY KEY (job, bus, tube)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX address_owed ON address(job) WHERE state = 0;
-CREATE INDEX address_sent ON address(put) WHERE state = 1;
 
 CREATE TABLE alias (                     -- further ids of a job that was submitted again under its key
 	id  TEXT PRIMARY KEY,
