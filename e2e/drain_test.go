@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -327,9 +328,7 @@ func TestEmbeddedBrokerKilled(t *testing.T) {
 	section["embedded_dir"] = filepath.Join(w.dir, "nats")
 	w.configure(nil)
 	shared := make(map[string]any)
-	for k, v := range section {
-		shared[k] = v
-	}
+	maps.Copy(shared, section)
 	shared["tube"] = "cbsd_other"
 	other.configure(map[string]any{"broker": "nats", "nats": shared})
 	w.guest("vm1")

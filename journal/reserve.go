@@ -57,7 +57,7 @@ func available(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, err
 	}
-	return int64(s.Bavail) * int64(s.Bsize), nil
+	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // unsigned on FreeBSD
 }
 
 // RestoreReserve sets the reserve aside again after the disk was full. It is

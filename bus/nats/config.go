@@ -44,7 +44,7 @@ type endpoint struct {
 // brackets.
 func parseServers(cfg bus.Config) ([]server, error) {
 	var servers []server
-	for _, one := range strings.Split(cfg.URI, ",") {
+	for one := range strings.SplitSeq(cfg.URI, ",") {
 		s, err := parseServer(strings.TrimSpace(one))
 		if err != nil {
 			return nil, fmt.Errorf("uri %q: %w", redact(cfg.URI), err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,9 +92,7 @@ func (s *stage) configure(pool, workdir, cbsd string, more map[string]any) error
 			"tube": "cbsd_" + pool,
 		},
 	}
-	for k, v := range more {
-		keys[k] = v
-	}
+	maps.Copy(keys, more)
 	text, err := json.MarshalIndent(keys, "", "  ")
 	if err != nil {
 		return err
