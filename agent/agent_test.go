@@ -248,7 +248,7 @@ func TestLegacyJob(t *testing.T) {
 	}
 	body := b.raw(`{"Command":"jprint","CommandArgs":["x"],"JobID":4503599627370496}`)
 	r := b.want(fmt.Sprint(body), cbsdmq.Refused, 2)
-	if !strings.HasPrefix(r.Reason, "CommandArgs: ") {
+	if !strings.HasPrefix(r.Reason, "CommandArgs: ") || !strings.HasPrefix(r.Message, "refused: CommandArgs: ") {
 		t.Errorf("got %+v", r)
 	}
 }

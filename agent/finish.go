@@ -159,6 +159,9 @@ func (s *Server) storedReply(row *journal.Job, tail []byte, most int) []byte {
 func (s *Server) lastReply(row *journal.Job, r cbsdmq.Reply, tail []byte, size int64, most int) []byte {
 	r.ID, r.Key, r.Progress = cbsdmq.PrintedID(s.cfg.Pool, row.ID), row.Key, 100
 	r.SetOutput(tail)
+	if size == 0 && row.Flags&journal.Legacy != 0 {
+		r.Message = forOriginals(r)
+	}
 	r.Offset = size - int64(len(tail))
 	r.Cut = r.Offset
 	b, err := json.Marshal(r)
@@ -169,6 +172,21 @@ func (s *Server) lastReply(row *journal.Job, r cbsdmq.Reply, tail []byte, size i
 		return nil
 	}
 	return b
+}
+
+// forOriginals is the Message of a job that ended without its command having
+// had a say: original clients show nothing else, and would show an empty line.
+func forOriginals(r cbsdmq.Reply) string {
+	switch r.State {
+	case cbsdmq.Refused, cbsdmq.Cancelled, cbsdmq.Timeout, cbsdmq.Unknown:
+	default:
+		return ""
+	}
+	text := fmt.Sprintf("%s: %s\n", r.State, r.Reason)
+	if r.Hint != "" {
+		text += "hint: " + r.Hint + "\n"
+	}
+	return text
 }
 
 // reply begins the last reply of a job.
