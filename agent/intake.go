@@ -296,7 +296,13 @@ func (l *loop) arrive(a *arrival) {
 		return
 	}
 	j.node.lanes = a.plan.Lanes
-	l.add(j)
+	// The journal has jobs of one guest in their order, also after a crash: what
+	// is still being looked at goes in before what waits for it.
+	for n := range l.add(j) {
+		if n.job.arrival != nil {
+			l.enlist(n.job)
+		}
+	}
 	if j.waits > 0 || len(l.ready[j.plan.Class]) > 0 || !l.takeSlot(j) {
 		l.enlist(j)
 		return
@@ -312,6 +318,10 @@ func (l *loop) arrive(a *arrival) {
 
 // enlist puts an arrival into the next commit.
 func (l *loop) enlist(j *job) {
+	if j.listed {
+		return
+	}
+	j.listed = true
 	l.batch.Accept = append(l.batch.Accept, j.arrival.accept)
 	l.accepting = append(l.accepting, j)
 }

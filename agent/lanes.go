@@ -18,12 +18,12 @@ type lanes struct {
 	all  *node            // the last node that took the whole pool
 }
 
-// enter puts n behind every node that it shares a lane with.
-func (l *lanes) enter(n *node) {
+// enter puts n behind every node that it shares a lane with, and returns those.
+func (l *lanes) enter(n *node) (behind map[*node]bool) {
 	if l.last == nil {
 		l.last = make(map[string]*node)
 	}
-	behind := make(map[*node]bool, len(n.lanes))
+	behind = make(map[*node]bool, len(n.lanes))
 	for _, lane := range n.lanes {
 		if lane == cbsd.WholePool {
 			for _, p := range l.last {
@@ -47,11 +47,12 @@ func (l *lanes) enter(n *node) {
 	}
 	n.waits = len(behind)
 	if l.all == n {
-		return
+		return behind
 	}
 	for _, lane := range n.lanes {
 		l.last[lane] = n
 	}
+	return behind
 }
 
 // leave takes n out and returns the nodes that wait for nothing any more.

@@ -32,6 +32,7 @@ type job struct {
 	row     *journal.Job
 	plan    cbsd.Plan
 	arrival *arrival
+	listed  bool // its arrival is in the next commit
 	phase   phase
 	addrs   []journal.Address
 	before  cbsd.Snapshot
@@ -249,15 +250,16 @@ func (l *loop) well() {
 	}
 }
 
-// add takes a job in memory into account.
-func (l *loop) add(j *job) {
+// add takes a job in memory into account, and returns those that it waits for.
+func (l *loop) add(j *job) (behind map[*node]bool) {
 	j.node.job = j
 	l.byIdent[j.row.Ident] = j
-	l.lanes.enter(&j.node)
+	behind = l.lanes.enter(&j.node)
 	l.s.open.Add(1)
 	if j.row.State == cbsdmq.Held {
 		l.s.held.Add(1)
 	}
+	return behind
 }
 
 // forget drops a job from memory, and its place in the lanes once that is its

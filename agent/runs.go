@@ -32,6 +32,16 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 	if err != nil {
 		return snap, err
 	}
+	// A begun job has its lanes, whatever was accepted before it.
+	slices.SortStableFunc(rows, func(a, b *journal.Job) int {
+		switch {
+		case a.Begun.IsZero() == b.Begun.IsZero():
+			return 0
+		case b.Begun.IsZero():
+			return -1
+		}
+		return 1
+	})
 	for _, row := range rows {
 		j := &job{row: row, phase: queued}
 		if err := json.Unmarshal(row.Plan, &j.plan); err != nil {
