@@ -25,6 +25,7 @@ func (l *loop) dispatch() {
 		for len(q) > 0 && l.takeSlot(q[0]) {
 			j := q[0]
 			q = q[1:]
+			j.ready = false
 			if class == cbsd.Read {
 				l.begin(j)
 			} else {

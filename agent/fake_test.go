@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/cbsd/cbsdmq"
@@ -31,6 +32,7 @@ type fakeMachine struct {
 	overlap []string // guests that had two changes at once
 	busy    map[string]int
 	refuse  bool // starts, for want of disk space
+	away    bool // there is no runner, and none can be started
 }
 
 type fakeRun struct {
@@ -46,6 +48,9 @@ func newMachine(dir string) *fakeMachine {
 func (m *fakeMachine) dial(context.Context) (Runner, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.away {
+		return nil, errFakeGone
+	}
 	m.id++
 	return &fakeRunner{m: m, more: make(chan struct{}, 1), dead: make(chan struct{}), name: fmt.Sprintf("runner%d", m.id)}, nil
 }
@@ -144,6 +149,13 @@ func (m *fakeMachine) lose() {
 		m.conn.fail()
 		m.conn = nil
 	}
+}
+
+// setAway has no runner for a while.
+func (m *fakeMachine) setAway(away bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = away
 }
 
 // forget loses the runner with all that it knew, as a power loss can.
@@ -289,6 +301,26 @@ type fakeCBSD struct {
 	mu      sync.Mutex
 	foreign map[string]bool // guests that somebody else works on
 	panics  bool
+	gate    chan struct{} // nil: guests are looked at in no time
+	looks   chan struct{} // an element for each that is looked at
+}
+
+// block makes Before wait until open is called.
+func (c *fakeCBSD) block() (open func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gate, c.looks = make(chan struct{}), make(chan struct{}, 100)
+	return sync.OnceFunc(func() { close(c.gate) })
+}
+
+// looking waits until a guest is looked at.
+func (c *fakeCBSD) looking(t *testing.T) {
+	t.Helper()
+	select {
+	case <-c.looks:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no guest is looked at")
+	}
 }
 
 func (c *fakeCBSD) Plan(job cbsdmq.Job) (cbsd.Plan, error) {
@@ -327,7 +359,18 @@ func (c *fakeCBSD) Guests(context.Context) ([]cbsdmq.Guest, error) {
 	return []cbsdmq.Guest{{Name: "jail1", Emulator: "jail", Status: "On"}}, nil
 }
 
-func (c *fakeCBSD) Before(context.Context, cbsd.Plan) (cbsd.Snapshot, error) {
+func (c *fakeCBSD) Before(ctx context.Context, _ cbsd.Plan) (cbsd.Snapshot, error) {
+	c.mu.Lock()
+	gate, looks := c.gate, c.looks
+	c.mu.Unlock()
+	if gate == nil {
+		return cbsd.Snapshot{}, nil
+	}
+	looks <- struct{}{}
+	select {
+	case <-gate:
+	case <-ctx.Done():
+	}
 	return cbsd.Snapshot{}, nil
 }
 

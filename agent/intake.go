@@ -348,10 +348,11 @@ func (l *loop) accepted(j *job) (start bool) {
 			l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it came", "")
 		case a.accept.Begin:
 			return true
+		case j.phase == preparing: // its guest is still being looked at
 		default:
 			l.giveSlot(j)
 			j.phase = queued
-			if j.waits == 0 {
+			if j.waits == 0 && j.again.IsZero() {
 				l.makeReady(j)
 			}
 		}

@@ -17,6 +17,11 @@ const keepEvery = time.Minute
 
 // tick does what depends on time.
 func (l *loop) tick(now time.Time) {
+	for _, j := range l.byIdent {
+		if j.phase == preparing && j.arrival != nil {
+			l.enlist(j) // the intake waits for it, and its guest takes long to look at
+		}
+	}
 	for _, j := range l.jobs {
 		switch j.phase {
 		case queued:

@@ -37,6 +37,7 @@ type job struct {
 	addrs   []journal.Address
 	before  cbsd.Snapshot
 	slot    bool // holds a worker
+	ready   bool // is in loop.ready
 
 	busySince time.Time // when a foreign command was first seen on the guest
 	again     time.Time // not prepared before
@@ -300,14 +301,16 @@ func (l *loop) leave(n *node) {
 	}
 }
 
-// makeReady queues a job that waits for a worker only.
+// makeReady queues a job that waits for a worker only, once.
 func (l *loop) makeReady(j *job) {
-	if j.phase == queued && j.row.State != cbsdmq.Held {
+	if j.phase == queued && j.row.State != cbsdmq.Held && !j.ready {
+		j.ready = true
 		l.ready[j.plan.Class] = append(l.ready[j.plan.Class], j)
 	}
 }
 
 func (l *loop) unready(j *job) {
+	j.ready = false
 	q := l.ready[j.plan.Class]
 	for i, r := range q {
 		if r == j {

@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"testing"
+
+	"github.com/cbsd/cbsdmq"
+)
+
+// The runner is lost while a guest is looked at: the job waits for the next one,
+// and takes one worker.
+func TestRunnerLostWhileGuestIsLookedAt(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.Workers = 2 }
+	open := b.cbsd.block()
+	s := b.start()
+	id := b.submit("jset", "jname=jail1")
+	b.cbsd.looking(t)
+	b.machine.setAway(true)
+	b.machine.lose()
+	eventually(t, "the loss is noticed", func() bool { return s.runner.get() == nil })
+	open()
+	eventually(t, "the job is in the journal", func() bool { row, _ := b.row(id); return row != nil })
+	b.machine.setAway(false)
+	b.want(id, cbsdmq.Done, 0)
+	long := []string{b.submit("jstart", "jname=jail1"), b.submit("jstart", "jname=jail2")}
+	for _, id := range long {
+		b.running(id) // both at once: there are two workers
+	}
+	for _, id := range long {
+		b.finish(id, 0, "")
+		b.want(id, cbsdmq.Done, 0)
+	}
+	b.begunOnce()
+}
+
+// A guest that takes long to look at holds up its own jobs and nothing else.
+func TestIntakeWhileGuestIsLookedAt(t *testing.T) {
+	b := newBench(t)
+	open := b.cbsd.block()
+	b.start()
+	id := b.submit("jset", "jname=jail1")
+	b.cbsd.looking(t)
+	b.want(b.submit("jget", "jname=jail2"), cbsdmq.Done, 0)
+	open()
+	b.want(id, cbsdmq.Done, 0)
+	b.begunOnce()
+}
