@@ -82,11 +82,17 @@ func (k *consumer) open(ctx context.Context, tube string, at place) (*pull, erro
 }
 
 func (s *stream) makeConsumer(ctx context.Context, at place) error {
-	_, err := s.js.CreateConsumer(ctx, serverConsumer(at))
-	if errors.Is(err, jetstream.ErrConsumerExists) { // as an administrator wants it
-		return nil
+	const tries = 5
+	for try := 1; ; try++ {
+		_, err := s.js.CreateConsumer(ctx, serverConsumer(at))
+		switch {
+		case errors.Is(err, jetstream.ErrConsumerExists): // as an administrator wants it
+			return nil
+		case errors.Is(err, jetstream.ErrConsumerDoesNotExist) && try < tries: // the one before is being deleted
+			continue
+		}
+		return err
 	}
-	return err
 }
 
 // ask makes a request for up to max messages of each tube that has none open,
