@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
@@ -229,4 +231,60 @@ func TestHugeJob(t *testing.T) {
 		t.Errorf("cbsd was called: %q", w.calls()[calls:])
 	}
 	o.good()
+}
+
+// TestBadRequests puts everything that is not a request on the control lane.
+// What has a mailbox is answered with what is wrong.
+func TestBadRequests(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkdAt(testserver.Beanstalkd(t, "-z", "200000").Addr))
+	a := w.agent("")
+	o := w.original()
+	mailbox := id(time.Now())
+	put := func(body string) {
+		t.Helper()
+		r := o.bus.Put(t.Context(), bus.Message{Tube: bus.Tube{Name: o.to.Tube + cbsdmq.ControlSuffix}, Body: []byte(body)})[0]
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	for _, body := range []string{
+		``, `x`, `{`, `[]`, `null`, `{"v":1}`, `{"v":1,"op":"jobs"}`, `{"v":1,"op":"jobs","reply":"../x"}`, "\x00\xff", strings.Repeat("[", 100_000),
+		`{"v":1,"op":"jobs","reply":"` + mailbox + `","expires":"2001-01-01T00:00:00Z"}`,
+	} {
+		put(body)
+	}
+	reply := fmt.Sprintf(`"reply":%q,"req":"7"`, mailbox)
+	in, err := o.bus.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{{Name: bus.ControlMailbox(o.to.ReplyTubePrefix, mailbox), Kind: bus.Mailbox}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	for _, tt := range []struct{ body, field string }{
+		{`{"v":9,"op":"jobs",` + reply + `}`, "v"},
+		{`{"v":1,"op":"reboot",` + reply + `}`, "op"},
+		{`{"v":1,"op":"jobs","pool":"pool2",` + reply + `}`, "pool"},
+		{`{"v":1,"op":"status","job":"nosuch",` + reply + `}`, "job"},
+		{`{"v":1,"op":"output","job":"` + mailbox + `","offset":-1,` + reply + `}`, "offset"},
+		{`{"v":1,"op":"held","action":"forget",` + reply + `}`, "action"},
+		{`{"v":1,"op":"cancel","job":"$(reboot)",` + reply + `}`, "job"},
+	} {
+		put(tt.body)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ds, err := in.Receive(ctx, 1)
+		cancel()
+		if err != nil {
+			t.Fatalf("%s: %v", tt.body, err)
+		}
+		r, err := cbsdmq.ParseResponse(ds[0].Body)
+		if err != nil || r.Req != "7" || r.Error == nil || r.Error.Field != tt.field {
+			t.Errorf("%s: got %s, %v; want a complaint about %s", tt.body, ds[0].Body, err, tt.field)
+		}
+		if err := in.Ack(t.Context(), ds...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if end := w.cbsdmq("guests", "--config", w.file); end.status != 0 || a.gone() {
+		t.Errorf("guests ends with %d: %s", end.status, end.stderr)
+	}
 }
