@@ -23,7 +23,8 @@ import (
 	"github.com/cbsd/cbsdmq/runner"
 )
 
-// poolRetry is how often a pool is tried again that could not be served.
+// poolRetry is how often a pool is tried again that could not be served; the
+// first times are sooner.
 const poolRetry = 10 * time.Second
 
 // agentOptions are the flags of `cbsdmq agent` and of the original agent.
@@ -195,13 +196,19 @@ func (h *hosted) reload() *hosted {
 // old one.
 func (h *hosted) keepServing(ctx context.Context, i int, first chan<- error) {
 	c, log := h.cfgs[i], h.logs[i].log
-	report := sync.OnceFunc(func() { first <- nil })
+	var once sync.Once
+	report := func(err error) { once.Do(func() { first <- err }) }
 	tries := 0
 	for said := ""; ; tries++ {
 		served := false
-		err := h.servePool(ctx, c, log, func() { served = true; report() })
+		opened := func() {
+			if h.old == nil { // else it may still go back to the old configuration
+				report(nil)
+			}
+		}
+		err := h.servePool(ctx, c, log, opened, func() { served = true; report(nil) })
 		if ctx.Err() != nil {
-			report()
+			report(nil)
 			return
 		}
 		if err == nil {
@@ -213,26 +220,22 @@ func (h *hosted) keepServing(ctx context.Context, i int, first chan<- error) {
 			h.cfgs[i] = c // what the next reading goes back to
 			continue
 		}
-		select {
-		case first <- err:
-		default:
-		}
-		report = func() {}
+		report(err)
 		if text := err.Error(); text != said {
 			said = text
 			log.Error("cannot serve the pool, trying again", "pool", c.Pool, "err", err, "hint", cbsdmq.HintOf(err))
 		}
 		select {
-		case <-time.After(poolRetry):
+		case <-time.After(min(time.Second<<min(tries, 10), poolRetry)):
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// servePool opens everything that a pool needs and serves it. It calls served
-// when the pool is.
-func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logger, served func()) (err error) {
+// servePool opens everything that a pool needs and serves it. It calls opened
+// when what is missing can only be a runner, and served when the pool is.
+func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logger, opened, served func()) (err error) {
 	pool, err := openCBSD(ctx, c, log)
 	if err != nil {
 		return err
@@ -294,6 +297,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		}
 		cancel(context.Canceled)
 	})()
+	opened()
 	return server.Serve(serving)
 }
 
