@@ -319,6 +319,36 @@ func TestRunnerRestarted(t *testing.T) {
 	}
 }
 
+// TestRunnerComesLate starts an agent that cannot have a runner. It stays, and
+// serves when it can.
+func TestRunnerComesLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	if err := os.MkdirAll(w.runDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(filepath.Join(w.runDir, "runner-1.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	a := w.agent("")
+	w.logged("cannot serve the pool, trying again")
+	if strings.Contains(w.log(), "msg=serving") {
+		t.Errorf("it says that it serves:\n%s", w.log())
+	}
+	id := w.original().put(body("bls", "header=0"))
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.original().replies(id, 1)[0]; r.State != cbsdmq.Done || a.gone() {
+		t.Errorf("ended %s: %s", r.State, r.Reason)
+	}
+}
+
 // TestEmbeddedBrokerKilled has two agents share the broker that one of them
 // runs, and kills that one. Nothing is lost, and the other finds it again.
 func TestEmbeddedBrokerKilled(t *testing.T) {
