@@ -4,7 +4,9 @@ package testserver
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -103,15 +105,28 @@ func (p *Process) Signal(t testing.TB, s os.Signal) {
 	}
 }
 
+// Ports for servers. Linux gives those above to outgoing connections: one of
+// them, free now, may be taken before the server has it, or while it is down.
+const (
+	firstPort = 10240
+	lastPort  = 32767
+)
+
 // FreeAddr returns a loopback address on which nothing listens.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("looking for a free port: %v", err)
+	for {
+		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort+1))
+		ln, err := net.Listen("tcp", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("looking for a free port: %v", err)
+		}
+		ln.Close()
+		return addr
 	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // Eventually calls f until it returns nil, and fails the test with its error
