@@ -46,8 +46,7 @@ func (l *loop) prepare(j *job) {
 		var before cbsd.Snapshot
 		var busy *cbsd.Busy
 		err := s.guard(func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), s.prepareLimit())
-			defer cancel()
+			ctx := context.Background() // package cbsd bounds what it asks
 			if b, is := s.cfg.CBSD.Foreign(ctx, plan.Lanes, s.live.owns); is {
 				busy = &b
 				return nil
@@ -62,8 +61,6 @@ func (l *loop) prepare(j *job) {
 		s.post(s.life, func(l *loop) { l.prepared(j, before, busy) })
 	}()
 }
-
-func (s *Server) prepareLimit() time.Duration { return 30 * time.Second }
 
 // prepared goes on with a job whose guest was looked at.
 func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {

@@ -388,7 +388,7 @@ func (c *fakeCBSD) After(ctx context.Context, p cbsd.Plan, b cbsd.Snapshot, exit
 	return v
 }
 
-func (c *fakeCBSD) Lookups(context.Context, cbsd.Plan, cbsdmq.Job, int) (guid, dskGuid, vnc string) {
+func (c *fakeCBSD) Lookups(context.Context, cbsd.Plan, cbsdmq.Job, cbsd.Snapshot) (guid, dskGuid, vnc string) {
 	return "0", "0", ""
 }
 

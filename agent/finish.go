@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
@@ -70,14 +69,14 @@ func (s *Server) guard(f func() error) (err error) {
 
 // result says how a job ended whose command the runner started.
 func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, e runner.Event, why cbsdmq.State, signalled bool) *ending {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	ctx := context.Background() // package cbsd bounds what it asks
 	out, size, tail, warnings := s.collect(row, e)
 	exit := cbsd.Exit{Code: e.Status, Signal: int(e.Signal)}
 	if e.Signal != 0 {
 		exit.Code = cbsdmq.ExitSignal + int(e.Signal)
 	}
 	var r cbsdmq.Reply
+	var now cbsd.Snapshot
 	switch e.Kind {
 	case runner.Failed:
 		code := 126
@@ -117,10 +116,10 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 			}
 		}
 		r = reply(state, code, v.Reason, v.Hint)
-		r.Outcome = v.Outcome
+		r.Outcome, now = v.Outcome, v.Now
 	}
 	r.Warnings = append(append(r.Warnings, plan.Warnings...), warnings...)
-	r.Guid, r.DskGuid, r.Vnc = s.cfg.CBSD.Lookups(ctx, plan, jobOf(plan), r.ErrCode)
+	r.Guid, r.DskGuid, r.Vnc = s.cfg.CBSD.Lookups(ctx, plan, jobOf(plan), now)
 	r.Stderr = readTail(e.Err, cbsdmq.ReplyStderr)
 	return s.finish(row, r, out, size)
 }

@@ -56,7 +56,7 @@ type CBSD interface {
 	Guests(ctx context.Context) ([]cbsdmq.Guest, error)
 	Before(ctx context.Context, plan cbsd.Plan) (cbsd.Snapshot, error)
 	After(ctx context.Context, plan cbsd.Plan, before cbsd.Snapshot, exit cbsd.Exit, tail []byte) cbsd.Verdict
-	Lookups(ctx context.Context, plan cbsd.Plan, job cbsdmq.Job, exit int) (guid, dskGuid, vnc string)
+	Lookups(ctx context.Context, plan cbsd.Plan, job cbsdmq.Job, now cbsd.Snapshot) (guid, dskGuid, vnc string)
 	Unknown(ctx context.Context, plan cbsd.Plan) string
 	Foreign(ctx context.Context, guests []string, own func(pid int) bool) (cbsd.Busy, bool)
 }

@@ -64,6 +64,7 @@ type options struct {
 	length        time.Duration
 	long, verbose bool
 	only, profile string
+	out           io.Writer
 }
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -88,6 +89,7 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	o.out = w
 	b := &bench{o: o, dir: dir, binary: filepath.Join(dir, "cbsdmq")}
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "./cmd/cbsdmq").CombinedOutput(); err != nil {
 		return fmt.Errorf("building cbsdmq: %w\n%s", err, out)

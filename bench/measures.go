@@ -67,6 +67,7 @@ func (b *bench) rate(serve func(context.Context, int) (*service, error), inFligh
 		if _, err := s.roundTrips(ctx, inFlight, 200, named); err != nil { // warm up
 			return 0, err
 		}
+		before := s.spent()
 		n, begin := 0, time.Now()
 		for time.Since(begin) < b.o.length {
 			if _, err := s.roundTrips(ctx, inFlight, 500, named); err != nil {
@@ -74,8 +75,33 @@ func (b *bench) rate(serve func(context.Context, int) (*service, error), inFligh
 			}
 			n += 500
 		}
-		return float64(n) / time.Since(begin).Seconds(), nil
+		took := time.Since(begin)
+		if b.o.verbose {
+			fmt.Fprintf(b.o.out, "%-70s %s\n", "", s.spent().minus(before).per(n))
+		}
+		return float64(n) / took.Seconds(), nil
 	}
+}
+
+// A bill is the processor time that each part of a service took.
+type bill struct{ client, agent, runner, commands time.Duration }
+
+func (s *service) spent() bill {
+	runner, commands := cpuOf(s.run)
+	agent, _ := cpuOf(s.agent)
+	client, _ := cpuOf(os.Getpid())
+	return bill{client, agent, runner, commands}
+}
+
+func (b bill) minus(a bill) bill {
+	return bill{b.client - a.client, b.agent - a.agent, b.runner - a.runner, b.commands - a.commands}
+}
+
+// per says what a job took; with the in-memory bus the client's share is the
+// agent's too.
+func (b bill) per(n int) string {
+	us := func(d time.Duration) int64 { return d.Microseconds() / int64(n) }
+	return fmt.Sprintf("us of processor a job: client %d, agent %d, runner %d, command %d", us(b.client), us(b.agent), us(b.runner), us(b.commands))
 }
 
 // latency is the median time in seconds of a job when it is the only one.
@@ -354,14 +380,14 @@ func (b *bench) idle(ctx context.Context) (core float64, lines int, err error) {
 	defer s.close()
 	const length = 10 * time.Second
 	time.Sleep(time.Second)
-	lines0, cpu0 := logLines(s.log), cpuOf(s.agent)+cpuOf(s.run)
+	lines0, before := logLines(s.log), s.spent()
 	select {
 	case <-time.After(length):
 	case <-ctx.Done():
 		return 0, 0, ctx.Err()
 	}
-	cpu := cpuOf(s.agent) + cpuOf(s.run) - cpu0
-	return 100 * cpu.Seconds() / length.Seconds(), logLines(s.log) - lines0, nil
+	cpu := s.spent().minus(before)
+	return 100 * (cpu.agent + cpu.runner).Seconds() / length.Seconds(), logLines(s.log) - lines0, nil
 }
 
 func logLines(file string) int {
@@ -369,18 +395,20 @@ func logLines(file string) int {
 	return strings.Count(string(b), "\n")
 }
 
-// cpuOf is the processor time of a process, from Linux's /proc/PID/stat, in
-// ticks of 10 ms.
-func cpuOf(pid int) time.Duration {
+// cpuOf is the processor time of a process and of its children that have ended,
+// from Linux's /proc/PID/stat, in ticks of 10 ms.
+func cpuOf(pid int) (own, children time.Duration) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	_, rest, _ := strings.Cut(string(b), ") ")
 	f := strings.Fields(rest)
-	u, _ := strconv.Atoi(f[11])
-	s, _ := strconv.Atoi(f[12])
-	return time.Duration(u+s) * 10 * time.Millisecond
+	ticks := func(i int) time.Duration {
+		n, _ := strconv.Atoi(f[i])
+		return time.Duration(n) * 10 * time.Millisecond
+	}
+	return ticks(11) + ticks(12), ticks(13) + ticks(14)
 }
 
 // growth is by how many MB agent and runner grow from 1,000 to 200,000 jobs.

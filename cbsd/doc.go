@@ -8,7 +8,7 @@
 //	before, err := pool.Before(ctx, plan) // for a change: what is there now
 //	... the caller runs plan.Argv with pool.Env and pool.Dir ...
 //	verdict := pool.After(ctx, plan, before, exit, tail)
-//	guid, disk, vnc := pool.Lookups(ctx, plan, job, exit.Code)
+//	guid, disk, vnc := pool.Lookups(ctx, plan, job, verdict.Now)
 //
 // CBSD evaluates the values of arguments as shell, as root, answers errors
 // with exit status 0 and ignores misspelt arguments. Plan refuses what it would

@@ -110,8 +110,9 @@ func TestLookupsAreWhatCommandsPrint(t *testing.T) {
 		{"bstart", "vm1"}, {"bset", "jname=nosuch", "astart=0"}, {"bls"},
 	} {
 		plan := mustPlan(t, p, line...)
-		exit, _ := execute(t, p, plan)
-		guid, disk, vnc := p.Lookups(t.Context(), plan, parseJob(line...), exit.Code)
+		exit, out := execute(t, p, plan)
+		now := p.After(t.Context(), plan, Snapshot{}, exit, out).Now
+		guid, disk, vnc := p.Lookups(t.Context(), plan, parseJob(line...), now)
 		print := func(otherwise string, argv ...string) string {
 			exit, out := execute(t, p, Plan{Argv: argv})
 			if exit.Code != 0 || len(out) == 0 {
@@ -169,7 +170,7 @@ esac
 		if err != nil {
 			t.Fatal(err)
 		}
-		guid, disk, vnc := p.Lookups(t.Context(), plan, tt.job, 0)
+		guid, disk, vnc := p.Lookups(t.Context(), plan, tt.job, Snapshot{})
 		if guid != tt.guid || disk != tt.disk || vnc != tt.vnc {
 			t.Errorf("%v: got %q, %q, %q", plan.Argv, guid, disk, vnc)
 		}
@@ -316,7 +317,7 @@ func BenchmarkNoSuchGuest(b *testing.B) {
 			b.Fatal(err)
 		}
 		p.After(b.Context(), plan, before, Exit{}, nil)
-		p.Lookups(b.Context(), plan, job, 0)
+		p.Lookups(b.Context(), plan, job, Snapshot{})
 	}
 }
 
@@ -353,7 +354,7 @@ func TestLookupsWithoutAnswer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	job := parseJob("bstart", "jname=vm1")
-	guid, disk, vnc := p.Lookups(ctx, mustPlan(t, p, "bstart", "jname=vm1"), job, 0)
+	guid, disk, vnc := p.Lookups(ctx, mustPlan(t, p, "bstart", "jname=vm1"), job, Snapshot{})
 	if guid != "0" || disk != "0" || vnc != "" {
 		t.Errorf("got %q, %q, %q", guid, disk, vnc)
 	}

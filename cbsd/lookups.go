@@ -13,8 +13,11 @@ import (
 const askWait = 5 * time.Second
 
 var (
-	vmFacts = &query{table: "settings", rest: "LIMIT 1", columns: []string{"vm_zfs_guid", "vnc_port", "bhyve_vnc_tcp_bind", "qemu_vnc_tcp_bind"}}
-	dskGuid = &query{table: "bhyvedsk", rest: "WHERE dsk_path = 'dsk1.vhd'", columns: []string{"dsk_zfs_guid"}}
+	vmColumnsAsked = []string{"vm_zfs_guid", "vnc_port", "bhyve_vnc_tcp_bind", "qemu_vnc_tcp_bind"}
+
+	qemuFacts  = &query{table: "settings", rest: "LIMIT 1", columns: vmColumnsAsked}
+	bhyveFacts = &query{table: "settings", rest: "LIMIT 1", columns: vmColumnsAsked,
+		extra: "(SELECT dsk_zfs_guid FROM bhyvedsk WHERE dsk_path = 'dsk1.vhd')"}
 )
 
 // Lookups returns the three fields of a reply that describe the guest: its zfs
@@ -27,8 +30,9 @@ var (
 //
 // The guids are "0" for a job without a guest and where the command would
 // print nothing, the address "". The values are read from CBSD's files; the
-// commands are run only where those cannot be read.
-func (p *Pool) Lookups(ctx context.Context, plan Plan, job cbsdmq.Job, exit int) (guid, disk, vnc string) {
+// commands are run only where those cannot be read. now is the state as far as
+// it was read since the command ended.
+func (p *Pool) Lookups(ctx context.Context, plan Plan, job cbsdmq.Job, now Snapshot) (guid, disk, vnc string) {
 	guid, disk = "0", "0"
 	name := plan.Guest
 	if _, ok := job.Arg("jname"); name == "" || !ok && len(plan.Lanes) != 1 {
@@ -36,15 +40,19 @@ func (p *Pool) Lookups(ctx context.Context, plan Plan, job cbsdmq.Job, exit int)
 	}
 	started := plan.Class == Change && (plan.Verb == Start || plan.Verb == Restart)
 	family := lookupFamily(plan, job)
-	g, ok, err := p.store.first(ctx, p.localDB(), jailsByName, name)
-	if err == nil && !ok {
-		return guid, disk, ""
+	g, known := now.Guests[name]
+	if !known {
+		row, ok, err := p.store.first(ctx, p.localDB(), jailsByName, name)
+		if known = err == nil; ok {
+			g.Exists, g.Emulator = true, row[0]
+		}
 	}
-	if err == nil && !isVM(g[0]) {
-		return guid, disk, "" // it has none of them
-	}
-	if err == nil {
-		if guid, disk, vnc, err = p.readLookups(ctx, name, g[0]); err == nil {
+	if known {
+		if !isVM(g.Emulator) {
+			return guid, disk, "" // it has none of them
+		}
+		var err error
+		if guid, disk, vnc, err = p.readLookups(ctx, name, g.Emulator); err == nil {
 			if !started {
 				vnc = ""
 			}
@@ -63,30 +71,25 @@ func lookupFamily(plan Plan, job cbsdmq.Job) string {
 }
 
 func (p *Pool) readLookups(ctx context.Context, name, emulator string) (guid, disk, vnc string, err error) {
-	row, ok, err := p.store.first(ctx, p.guestDB(name), vmFacts)
+	facts, bind := bhyveFacts, 2
+	if emulator == qemu {
+		facts, bind = qemuFacts, 3
+	}
+	row, ok, err := p.store.first(ctx, p.guestDB(name), facts)
 	if err != nil {
 		return "", "", "", err
 	}
 	guid, disk = "0\n", "0"
-	if ok {
-		if unset(row[0]) != "" {
-			guid = row[0] + "\n"
-		}
-		bind := row[2]
-		if emulator == qemu {
-			bind = row[3]
-		}
-		vnc = bind + ":" + row[1] + "\n"
+	if !ok {
+		return guid, disk, "", nil
 	}
-	if emulator == bhyve {
-		if row, ok, err = p.store.first(ctx, p.guestDB(name), dskGuid); err != nil {
-			return "", "", "", err
-		}
-		if ok && row[0] != "" {
-			disk = row[0] + "\n"
-		}
+	if unset(row[0]) != "" {
+		guid = row[0] + "\n"
 	}
-	return guid, disk, vnc, nil
+	if facts.extra != "" && row[4] != "" {
+		disk = row[4] + "\n"
+	}
+	return guid, disk, row[bind] + ":" + row[1] + "\n", nil
 }
 
 // askLookups asks cbsd itself. A guest that no family is known of is taken for

@@ -36,7 +36,14 @@ type database struct {
 	used    uint64
 	mu      sync.Mutex
 	columns map[string][]string // by table
-	queries map[*query]*sql.Stmt
+	queries map[*query]prepared
+}
+
+// A prepared is a query on one database.
+type prepared struct {
+	stmt    *sql.Stmt
+	columns []string
+	width   int // of a row
 }
 
 // A query reads columns of the rows of a table. Columns that the table does not
@@ -44,6 +51,7 @@ type database struct {
 type query struct {
 	table   string
 	columns []string // nil = all
+	extra   string   // an expression to read after them, "" = none
 	rest    string   // what follows the name of the table
 }
 
@@ -107,25 +115,19 @@ func (s *store) read(ctx context.Context, path string, q *query, args []any) ([]
 	}
 	// A context that can be cancelled costs a goroutine per statement; busy_timeout bounds the wait.
 	ctx = context.WithoutCancel(ctx)
-	columns := q.columns
-	if columns == nil {
-		if columns, err = d.columnsOf(ctx, q.table); err != nil {
-			return nil, nil, err
-		}
-	}
-	stmt, err := d.prepare(ctx, q, columns)
+	ready, err := d.prepare(ctx, q)
 	if err != nil {
 		return nil, nil, err
 	}
-	rs, err := stmt.QueryContext(ctx, args...)
+	rs, err := ready.stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer rs.Close()
 	var rows [][]string
 	for rs.Next() {
-		row := make([]string, len(columns))
-		cells := make([]any, len(columns))
+		row := make([]string, ready.width)
+		cells := make([]any, ready.width)
 		for i := range row {
 			cells[i] = &row[i]
 		}
@@ -134,7 +136,7 @@ func (s *store) read(ctx context.Context, path string, q *query, args []any) ([]
 		}
 		rows = append(rows, row)
 	}
-	return columns, rows, rs.Err()
+	return ready.columns, rows, rs.Err()
 }
 
 // get returns the open database of path.
@@ -164,9 +166,10 @@ func (s *store) get(path string) (*database, error) {
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, err
-	}
+	} // Opening one more takes longer than waiting for one of these.
+	db.SetMaxOpenConns(2)
 	db.SetMaxIdleConns(2)
-	d := &database{id: id, sql: db, used: s.clock, columns: make(map[string][]string), queries: make(map[*query]*sql.Stmt)}
+	d := &database{id: id, sql: db, used: s.clock, columns: make(map[string][]string), queries: make(map[*query]prepared)}
 	s.open[path] = d
 	return d, nil
 }
@@ -196,9 +199,8 @@ func (s *store) forget(path string) {
 }
 
 // columnsOf lists the columns of a table; the error says where there is none.
+// d.mu is held.
 func (d *database) columnsOf(ctx context.Context, table string) ([]string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if c, ok := d.columns[table]; ok {
 		return c, nil
 	}
@@ -225,15 +227,19 @@ func (d *database) columnsOf(ctx context.Context, table string) ([]string, error
 	return names, nil
 }
 
-func (d *database) prepare(ctx context.Context, q *query, columns []string) (*sql.Stmt, error) {
-	there, err := d.columnsOf(ctx, q.table)
-	if err != nil {
-		return nil, err
-	}
+func (d *database) prepare(ctx context.Context, q *query) (prepared, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s, ok := d.queries[q]; ok {
 		return s, nil
+	}
+	there, err := d.columnsOf(ctx, q.table)
+	if err != nil {
+		return prepared{}, err
+	}
+	columns := q.columns
+	if columns == nil {
+		columns = there
 	}
 	exprs := make([]string, len(columns))
 	for i, c := range columns {
@@ -242,10 +248,13 @@ func (d *database) prepare(ctx context.Context, q *query, columns []string) (*sq
 			exprs[i] = `ifnull(CAST("` + c + `" AS TEXT),'')` // text, whatever type the column is declared to have
 		}
 	}
+	if q.extra != "" {
+		exprs = append(exprs, "ifnull(CAST("+q.extra+" AS TEXT),'')")
+	}
 	s, err := d.sql.PrepareContext(ctx, "SELECT "+strings.Join(exprs, ",")+" FROM "+q.table+" "+q.rest)
 	if err != nil {
-		return nil, err
+		return prepared{}, err
 	}
-	d.queries[q] = s
-	return s, nil
+	d.queries[q] = prepared{s, columns, len(exprs)}
+	return d.queries[q], nil
 }

@@ -27,6 +27,7 @@ type Verdict struct {
 	ErrCode int            // for the reply: the exit status, but not 0 where the state asked for is not there
 	Reason  string         // why ErrCode is not 0, or why there is no outcome though there should be one
 	Hint    string         // what a person can do
+	Now     Snapshot       // the state as far as it was read
 }
 
 // Before reads what must be known before plan runs. With an error nothing is
@@ -73,6 +74,7 @@ func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit,
 		v.Reason = join(v.Reason, "the exit code was taken as it is: "+err.Error())
 		return v
 	}
+	v.Now = now
 	f := judge(plan, before, now, names, tail)
 	switch {
 	case f.none:
