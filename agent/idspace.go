@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/journal"
@@ -60,6 +61,9 @@ func (l *loop) incarnation(e Endpoint, info bus.Info, done func(error)) {
 	}
 	var owed []journal.Owe
 	if known != "" {
+		if !info.Durable {
+			l.s.out[e.Name].reborn.Store(time.Now().UnixMicro())
+		}
 		if owed, err = r.OwedByID(l.s.life, e.Name); err != nil {
 			done(err)
 			return

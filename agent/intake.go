@@ -253,9 +253,9 @@ func (s *Server) admit(job cbsdmq.Job, now time.Time) error {
 }
 
 // identify gives a job of an original client its identity: the broker's id and
-// the body. A broker that lost its memory gives its ids again, so where the
-// journal has that identity the age of the message tells which of the two it
-// is; in doubt they are the same.
+// the body. A broker that lost its memory gives its ids again: where the journal
+// has that identity, and its job was not of an earlier life of the broker, the
+// age of the message tells which of the two it is; in doubt they are the same.
 func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e Endpoint, row *journal.Job) error {
 	sum := sha256.Sum256(d.Body)
 	row.ID = strconv.FormatUint(d.ID, 10)
@@ -264,11 +264,13 @@ func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e
 	if err != nil || last == nil {
 		return err
 	}
-	age, err := c.Age(ctx, d)
+	reborn := s.out[e.Name].reborn.Load()
+	age, err := c.Age(ctx, d) // d is of the life of the broker that began at reborn, or it is gone
 	if err != nil {
 		return err
 	}
-	if put := time.Now().Add(-age - time.Second); put.After(last.Accepted) {
+	put := time.Now().Add(-age - time.Second)
+	if put.After(last.Accepted) || last.Accepted.UnixMicro() < reborn {
 		row.Ident = journal.LegacyIdent(row.Ident, n+1)
 	} else {
 		row.Ident = last.Ident

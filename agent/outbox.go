@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
@@ -26,6 +27,11 @@ type outbox struct {
 	checking chan struct{} // held while ids are checked; guards the next two
 	checked  bool
 	outages  int // of the bus when they were
+
+	// reborn is when it was noticed that the broker had started anew and had
+	// kept nothing, in microseconds since 1970: a message that is delivered now
+	// is none of those that were accepted before. 0 = not seen.
+	reborn atomic.Int64
 }
 
 // A parcel is one reply for one address.

@@ -406,7 +406,6 @@ func TestIDsBeginAgain(t *testing.T) {
 			a := w.agent("")
 			o.replies(1, 1)
 			w.begun(1)
-			<-time.After(2500 * time.Millisecond) // ages are whole seconds, a doubt is settled as no new job
 			agent.leave(w, a)
 			broker.Kill(t)
 			broker.Start(t)
