@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cbsd/cbsdmq"
@@ -19,6 +20,9 @@ const foreignRetry = time.Second
 // dispatch gives free workers to jobs whose lanes are free.
 func (l *loop) dispatch() {
 	if l.bad {
+		if l.full {
+			l.dispatchFreeing()
+		}
 		return
 	}
 	for class, q := range l.ready {
@@ -34,6 +38,17 @@ func (l *loop) dispatch() {
 			}
 		}
 		l.ready[class] = q
+	}
+}
+
+// dispatchFreeing is dispatch for those changes that make room on a full disk.
+func (l *loop) dispatchFreeing() {
+	for _, j := range slices.Clone(l.ready[cbsd.Change]) {
+		if j.plan.FreesRoom() && l.takeSlot(j) {
+			l.unready(j)
+			j.phase = preparing
+			l.prepare(j)
+		}
 	}
 }
 
@@ -110,6 +125,7 @@ func (l *loop) begin(j *job) {
 		before, _ = json.Marshal(j.before)
 	}
 	j.phase = beginning
+	l.batch.Urgent = l.batch.Urgent || j.plan.FreesRoom()
 	if j.arrival != nil {
 		j.arrival.accept.Begin, j.row.Before = true, before
 		l.enlist(j)

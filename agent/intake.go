@@ -41,6 +41,9 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 	defer c.Close()
 	for attempt := 0; s.mayReceive(ctx); {
 		room := min(s.cfg.Backlog-int(s.open.Load()), maxReceive)
+		if s.full.Load() {
+			room = 1
+		}
 		ds, err := c.Receive(ctx, room)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -62,15 +65,20 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 }
 
 // mayReceive waits until a job may be taken: there is room, the journal can be
-// written and nobody asked to drain. False when ctx ends.
+// written and nobody asked to drain. While the disk is full one may be taken
+// now and then, as it may be one that makes room. False when ctx ends.
 func (s *Server) mayReceive(ctx context.Context) bool {
 	for {
 		var wait <-chan struct{}
+		var now <-chan time.Time
 		switch {
 		case s.drain.Load():
 			wait = nil
 		case s.trouble.Load() != nil:
 			wait = s.healthy
+			if s.full.Load() {
+				now = time.After(tick)
+			}
 		case int(s.open.Load()) >= s.cfg.Backlog:
 			wait = s.room
 		default:
@@ -78,6 +86,8 @@ func (s *Server) mayReceive(ctx context.Context) bool {
 		}
 		select {
 		case <-wait:
+		case <-now:
+			return true
 		case <-ctx.Done():
 			return false
 		}
@@ -93,21 +103,24 @@ func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.
 	for i, d := range ds {
 		a, err := s.arrive(ctx, e, c, d)
 		if err != nil {
-			errs[i] = err
-			settled <- struct{}{}
-			continue
+			break
 		}
 		a.done = func(err error) { errs[i] = err; settled <- struct{}{} }
 		arrivals = append(arrivals, a)
 	}
 	if len(arrivals) > 0 && !s.post(ctx, func(l *loop) {
-		for _, a := range arrivals {
-			l.arrive(a)
+		for i, a := range arrivals {
+			if !l.arrive(a) {
+				for _, a := range arrivals[i:] {
+					a.done(errNotNow)
+				}
+				return
+			}
 		}
 	}) {
 		return // the consumer's end gives them back
 	}
-	for range ds {
+	for range arrivals {
 		select {
 		case <-settled:
 		case <-ctx.Done():
@@ -116,15 +129,17 @@ func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.
 	}
 	var acks, back []bus.Delivery
 	for i, d := range ds {
-		if errs[i] == nil {
+		if i < len(arrivals) && errs[i] == nil {
 			acks = append(acks, d)
 		} else {
 			back = append(back, d)
 		}
 	}
-	// What cannot be settled comes again and is answered from the journal.
+	// What cannot be settled comes again and is answered from the journal. What
+	// goes back takes all behind it along: it keeps its place.
 	if len(back) > 0 {
-		_ = c.Release(ctx, time.Second, back...)
+		_ = c.Release(ctx, 0, back...)
+		defer sleep(ctx, tick)
 	}
 	if len(acks) > 0 {
 		_ = c.Ack(ctx, acks...)
@@ -278,16 +293,17 @@ func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e
 	return nil
 }
 
+// errNotNow gives a delivery back to the broker.
+var errNotNow = errors.New("not now")
+
 // arrive puts a delivery into the next commit, begun if nothing stands in its
-// way.
-func (l *loop) arrive(a *arrival) {
-	if l.bad || l.s.drain.Load() {
-		a.done(errors.New("not now"))
-		return
+// way. It returns false where it cannot be taken now.
+func (l *loop) arrive(a *arrival) bool {
+	if l.bad && (!l.full || !a.plan.FreesRoom()) || l.s.drain.Load() {
+		return false
 	}
 	if twin := l.byIdent[a.accept.Job.Ident]; twin != nil && (twin.phase == arriving || twin.phase == preparing) && twin.arrival != nil {
-		a.done(errors.New("its twin is on its way into the journal"))
-		return
+		return false // it is on its way into the journal
 	}
 	j := &job{row: a.accept.Job, plan: a.plan, arrival: a, addrs: []journal.Address{a.accept.Address}}
 	known := l.byIdent[j.row.Ident] != nil
@@ -295,7 +311,7 @@ func (l *loop) arrive(a *arrival) {
 		l.s.open.Add(1)
 		j.node.job = j
 		l.enlist(j)
-		return
+		return true
 	}
 	j.node.lanes = a.plan.Lanes
 	// The journal has jobs of one guest in their order, also after a crash: what
@@ -305,17 +321,17 @@ func (l *loop) arrive(a *arrival) {
 			l.enlist(n.job)
 		}
 	}
-	if j.waits > 0 || len(l.ready[j.plan.Class]) > 0 || !l.takeSlot(j) {
+	switch {
+	case j.waits > 0 || len(l.ready[j.plan.Class]) > 0 || !l.takeSlot(j):
 		l.enlist(j)
-		return
-	}
-	if j.plan.Class == cbsd.Read {
+	case j.plan.Class == cbsd.Read:
 		a.accept.Begin = true
 		l.enlist(j)
-		return
+	default:
+		j.phase = preparing
+		l.prepare(j)
 	}
-	j.phase = preparing
-	l.prepare(j)
+	return true
 }
 
 // enlist puts an arrival into the next commit.
@@ -324,6 +340,7 @@ func (l *loop) enlist(j *job) {
 		return
 	}
 	j.listed = true
+	l.batch.Urgent = l.batch.Urgent || j.plan.FreesRoom()
 	l.batch.Accept = append(l.batch.Accept, j.arrival.accept)
 	l.accepting = append(l.accepting, j)
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"runtime"
 	"time"
 
@@ -78,7 +79,8 @@ type loop struct {
 	lazy      []journal.SentReply
 	lazySince time.Time
 	runnerUp  bool
-	bad       bool // the last commit failed
+	bad       bool // the last commit failed, or the journal is low
+	full      bool // bad for want of room: what makes some goes on
 }
 
 func newLoop(s *Server) *loop {
@@ -109,6 +111,9 @@ func (l *loop) run(ctx context.Context) {
 			f(l)
 		case <-t.C:
 			ticked = true
+			if l.full {
+				l.s.cfg.Journal.RestoreReserve()
+			}
 			l.tick(time.Now())
 		case <-ctx.Done():
 			l.rest()
@@ -194,7 +199,11 @@ func (l *loop) commit() {
 	if len(endings) > 0 {
 		failpoint.Hit(failpoint.Finished)
 	}
-	l.well()
+	if l.s.cfg.Journal.Low() {
+		l.troubled(errLow)
+	} else {
+		l.well()
+	}
 	var starts []*job
 	for _, j := range accepting {
 		if l.accepted(j) {
@@ -227,27 +236,32 @@ func (l *loop) commit() {
 	}
 }
 
+var errLow = errors.New("the room that is left is kept for the ends of jobs and for commands that make room")
+
 // troubled notes that the journal cannot be written. Nothing new is taken from
-// the broker until it can.
+// the broker until it can, but for what makes room where that is the cause.
 func (l *loop) troubled(err error) {
 	why := err.Error()
-	if journal.Full(err) {
+	full := journal.Full(err) || errors.Is(err, errLow)
+	if full {
 		why = "the disk of the journal is full: " + why
 	}
 	if !l.bad {
 		l.s.log.Error("cannot write the journal, taking no new jobs", "err", err,
 			"hint", cmp.Or(cbsdmq.HintOf(err), "make room or mend the file system; the agent goes on by itself"))
 	}
-	l.bad = true
+	l.bad, l.full = true, full
 	l.s.trouble.Store(&why)
+	l.s.full.Store(full)
 }
 
 func (l *loop) well() {
 	if !l.bad {
 		return
 	}
-	l.bad = false
+	l.bad, l.full = false, false
 	l.s.trouble.Store(nil)
+	l.s.full.Store(false)
 	l.s.log.Info("the journal can be written again")
 	select {
 	case l.s.healthy <- struct{}{}:

@@ -110,6 +110,7 @@ type Server struct {
 	open    atomic.Int64  // jobs that have not ended
 	room    chan struct{} // holds an element after a job ended
 	trouble atomic.Pointer[string]
+	full    atomic.Bool   // the trouble is a full disk
 	healthy chan struct{} // holds an element after trouble ended
 	running atomic.Int64
 	held    atomic.Int64

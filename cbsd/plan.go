@@ -69,6 +69,18 @@ func (p *Plan) Arg(name string) (string, bool) {
 	return "", false
 }
 
+// FreesRoom reports whether what the plan does makes room on the pool's disk.
+func (p *Plan) FreesRoom() bool {
+	mode, _ := p.Arg("mode")
+	switch {
+	case p.Verb == Stop, p.Verb == Remove:
+		return true
+	case p.Verb == Disk:
+		return mode == "detach" || mode == "delete" || mode == "remove"
+	}
+	return strings.HasSuffix(p.Command, "snapshot") && strings.HasPrefix(mode, "destroy")
+}
+
 // Plan checks job against the policy and says what it would do. A job that may
 // not run is an *cbsdmq.Error of CodeRefused that names the field
 // ("CommandArgs.jname"), what is wrong with it, and in its hint the way out.

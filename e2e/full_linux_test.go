@@ -97,6 +97,60 @@ func TestJournalFull(t *testing.T) {
 	}
 }
 
+// TestFullDiskAndRoomMakers has commands that make room run on a full disk: one
+// that waits in the journal for its guest, and one that comes. What does not
+// make room waits, until there is room for the reserve again.
+func TestFullDiskAndRoomMakers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	w.guest("vm1")
+	w.guest("vm2")
+	small(t, w.journalDir(), 16<<20)
+	w.slow("bset", 1)
+	w.agent("")
+	o := w.original()
+	running := o.put(body("bset", "jname=vm1", "tags=running"))
+	queued := o.put(body("bremove", "jname=vm1"))
+	w.begun(1)
+	ballast := filepath.Join(w.journalDir(), "ballast")
+	fill(t, ballast)
+	ends := make(map[string]cbsdmq.Reply)
+	collect := func(id uint64) {
+		t.Helper()
+		r := o.replies(id, 1)[0]
+		ends[r.ID] = r
+	}
+	collect(running)
+	collect(queued)
+	removed := o.put(body("bremove", "jname=vm2"))
+	collect(removed)
+	waits := o.put(body("bls", "header=0", "display=jname"))
+	behind := o.put(body("bremove", "jname=vm2"))
+	testserver.Eventually(t, patience, func() error {
+		if !strings.Contains(w.log(), "cannot write the journal") {
+			return errors.New("the agent does not say that the disk is full")
+		}
+		return nil
+	})
+	if n := o.unread(waits) + o.unread(behind); n != 0 {
+		t.Errorf("%d replies to jobs that were to wait", n)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	collect(waits)
+	collect(behind)
+	for id, r := range ends {
+		if r.State != cbsdmq.Done {
+			t.Errorf("%s ended %s: %s", id, r.State, r.Reason)
+		}
+	}
+	if n := strings.Count(w.log(), "can be written again"); n != 1 {
+		t.Errorf("it says %d times that the journal can be written again", n)
+	}
+	w.judge(ends, false)
+}
+
 // TestJournalReadOnly has the journal on a file system that cannot be written.
 // The agent says so and takes nothing.
 func TestJournalReadOnly(t *testing.T) {

@@ -14,9 +14,10 @@ const reserveSize = 4 << 20
 // A reserve is space set aside on the disk, so that the ends of running
 // commands can be written when everything else is full.
 type reserve struct {
-	path string
-	size int64
-	set  bool
+	path  string
+	size  int64
+	set   bool
+	given bool // given up, and not set aside again since
 }
 
 // keep sets the space aside where there is enough of it. Random bytes, because
@@ -26,7 +27,7 @@ func (r *reserve) keep() {
 		return
 	}
 	if fi, err := os.Stat(r.path); err == nil && fi.Size() == r.size {
-		r.set = true
+		r.set, r.given = true, false
 		return
 	}
 	if free, err := available(filepath.Dir(r.path)); err != nil || free < 2*r.size {
@@ -38,13 +39,13 @@ func (r *reserve) keep() {
 		r.free()
 		return
 	}
-	r.set = true
+	r.set, r.given = true, false
 }
 
 // free gives the space back and reports whether there was any. The file is cut
 // first: a full ZFS may refuse to remove it.
 func (r *reserve) free() bool {
-	r.set = false
+	r.set, r.given = false, true
 	if err := os.Truncate(r.path, 0); err != nil {
 		return false
 	}
@@ -60,6 +61,10 @@ func available(dir string) (int64, error) {
 	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // unsigned on FreeBSD
 }
 
-// RestoreReserve sets the reserve aside again after the disk was full. It is
-// called from time to time while all is well.
+// RestoreReserve sets the reserve aside again after the disk was full, if there
+// is room. It is called from time to time.
 func (j *Journal) RestoreReserve() { j.reserve.keep() }
+
+// Low reports whether the reserve was given up and is not set aside again: the
+// room that is left is for the ends of jobs, and for what makes room.
+func (j *Journal) Low() bool { return j.reserve.given }
