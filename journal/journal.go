@@ -80,6 +80,9 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 		path: path, state: o.State, host: o.Host, boot: o.Boot,
 		reserve: reserve{path: path + ".reserve", size: o.Reserve},
 	}
+	if err := refuseStranger(path); err != nil {
+		return nil, explain("opening journal", path, err)
+	}
 	if j.lock, err = acquire(path+".lock", o.Host); err != nil {
 		return nil, explain("locking journal", path, err)
 	}

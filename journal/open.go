@@ -1,9 +1,12 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -79,6 +82,36 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	}
 	j.read, err = OpenReader(j.path)
 	return err
+}
+
+// refuseStranger looks at a file that never was locked as a journal, so that a
+// mistyped path leaves nothing beside somebody else's file. The header is
+// described in sqlite.org/fileformat2.html: a magic string, and the application
+// id at offset 68.
+func refuseStranger(path string) error {
+	if _, err := os.Lstat(path + ".lock"); err == nil {
+		return nil // identify looks; to open and close the file here would drop SQLite's locks
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil //nolint:nilerr // there is none, or open says why it cannot be read
+	}
+	defer f.Close()
+	var head [72]byte
+	switch n, err := io.ReadFull(f, head[:]); {
+	case n <= 1:
+		return nil
+	case err == nil && bytes.HasPrefix(head[:], []byte("SQLite format 3\x00")):
+		if id := binary.BigEndian.Uint32(head[68:]); id == applicationID || id == 0 {
+			return nil
+		}
+	}
+	return errStranger()
+}
+
+func errStranger() error {
+	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "not a journal of cbsdmq").
+		WithHint(`name another file with the key "journal"`)
 }
 
 // closeFiles closes what open opened, also where it failed half way.
@@ -191,8 +224,7 @@ func identify(ctx context.Context, c querier, path string) (fresh bool, err erro
 	case app == 0 && version == 0 && tables == 0:
 		return true, nil
 	}
-	return false, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "a database, but not a journal of cbsdmq").
-		WithHint(`name another file with the key "journal"`)
+	return false, errStranger()
 }
 
 // checkDamage looks for damage as long as that takes no time to speak of.

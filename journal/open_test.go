@@ -461,3 +461,33 @@ func TestCanceledContext(t *testing.T) {
 	cancel() // the context is for Open only
 	accept(t, j, testAccept(testID(1)))
 }
+
+// A path that was mistyped is somebody else's file.
+func TestOpenLeavesStrangersAlone(t *testing.T) {
+	for name, content := range map[string]string{
+		"text":           "root:*:0:0:Charlie &:/root:/bin/sh\n",
+		"other database": "SQLite format 3\x00" + strings.Repeat("\x01", 200),
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions(t.TempDir())
+			dir := filepath.Dir(o.Path)
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(o.Path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Open(t.Context(), o)
+			if e, ok := errors.AsType[*cbsdmq.Error](err); !ok || e.Code != cbsdmq.CodeBadConfig || !strings.Contains(e.Hint, `key "journal"`) {
+				t.Errorf("got %v", err)
+			}
+			entries, err := os.ReadDir(dir)
+			if err != nil || len(entries) != 1 {
+				t.Errorf("%v, %v are beside it", entries, err)
+			}
+			if b, err := os.ReadFile(o.Path); err != nil || string(b) != content {
+				t.Errorf("it was changed: %q, %v", b, err)
+			}
+		})
+	}
+}
