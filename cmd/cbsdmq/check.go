@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -24,6 +25,7 @@ import (
 
 func newCheckCommand(g *globals) *cobra.Command {
 	var configs []string
+	var example bool
 	cmd := &cobra.Command{
 		Use:   "check [--config FILE ...]",
 		Short: "Say what is wrong before anything is started",
@@ -32,14 +34,21 @@ the workdir, cbsd's version and whether key=value arguments and workdir= work on
 it, the broker and what it keeps over a restart, other consumers on the tube, and
 the journal.
 
-Without --config all pools are checked that ` + "`cbsdmq pools`" + ` finds.
+Without --config all pools are checked that ` + "`cbsdmq pools`" + ` finds. With --example
+nothing is looked at: it prints a configuration file to begin with, every key in
+it explained.
 
 Exit status: 0 if an agent can serve every pool, warnings included; 78 if not.`,
 		Example: `  cbsdmq check
   cbsdmq check --config /usr/local/etc/cbsdmq/pool1.json
+  cbsdmq check --example > /usr/local/etc/cbsdmq/pool1.json
   cbsdmq check -o json | jq 'select(.level != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if example {
+				_, err := io.WriteString(g.stdout, config.Example())
+				return err
+			}
 			fatal := false
 			if len(configs) == 0 {
 				pools := config.Find(g.places())
@@ -75,6 +84,8 @@ Exit status: 0 if an agent can serve every pool, warnings included; 78 if not.`,
 		},
 	}
 	cmd.Flags().StringArrayVarP(&configs, "config", "c", nil, "configuration `file` of a pool; may be given several times")
+	cmd.Flags().BoolVar(&example, "example", false, "print a configuration file with every key explained")
+	cmd.MarkFlagsMutuallyExclusive("config", "example")
 	return cmd
 }
 
