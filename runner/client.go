@@ -42,10 +42,14 @@ type Client struct {
 	pid            int
 	version        string
 
-	writing sync.Mutex
-	buf     []byte // scratch of write
-	acks    []Key  // not sent yet
-	ticking bool   // a timer runs that will send them
+	sending sync.Mutex
+	out     []byte        // frames that the writer has not taken yet
+	acks    []Key         // not in out yet
+	ticking bool          // a timer runs that will put them there
+	closing bool          // the writer ends when it has written all
+	due     chan struct{} // holds an element while the writer has something to do
+	dead    chan struct{} // closed with the first error
+	written chan struct{} // closed when the writer has ended
 
 	mu          sync.Mutex
 	more        chan struct{} // holds an element while events or err are to be seen
@@ -85,7 +89,10 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	conn.SetDeadline(time.Now().Add(helloTimeout))
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	c := &Client{conn: conn, waiting: make(map[uint64]chan *decoder), more: make(chan struct{}, 1)}
+	c := &Client{
+		conn: conn, waiting: make(map[uint64]chan *decoder), more: make(chan struct{}, 1),
+		due: make(chan struct{}, 1), dead: make(chan struct{}), written: make(chan struct{}),
+	}
 	c.room = sync.NewCond(&c.mu)
 	r := bufio.NewReaderSize(conn, 64<<10)
 	err = c.hello(r)
@@ -98,6 +105,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	conn.SetDeadline(time.Time{})
 	go c.read(r)
+	go c.write()
 	return c, nil
 }
 
@@ -134,8 +142,8 @@ func (c *Client) PID() int { return c.pid }
 // Version is that of the runner's program.
 func (c *Client) Version() string { return c.version }
 
-// Start sends starts, in their order, in one write. It does not wait: Events
-// tell what became of each.
+// Start sends starts, in their order. It does not wait, not even until they are
+// written: Events tell what became of each.
 func (c *Client) Start(starts ...Start) error {
 	return c.send(frameStart, func(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(len(starts)))
@@ -154,19 +162,18 @@ func (c *Client) Ack(keys ...Key) error {
 	if err := c.failure(); err != nil {
 		return err
 	}
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	c.sending.Lock()
+	defer c.sending.Unlock()
 	c.acks = append(c.acks, keys...)
 	if len(c.acks) >= ackMax {
-		return c.write(nil)
-	}
-	if !c.ticking {
+		c.packAcks()
+	} else if !c.ticking {
 		c.ticking = true
 		time.AfterFunc(ackDelay, func() {
-			c.writing.Lock()
-			defer c.writing.Unlock()
+			c.sending.Lock()
+			defer c.sending.Unlock()
 			c.ticking = false
-			_ = c.write(nil) // what fails here fails in the next call too
+			c.packAcks()
 		})
 	}
 	return nil
@@ -232,18 +239,24 @@ func (c *Client) Next(ctx context.Context) ([]Event, error) {
 	}
 }
 
-// Close ends the connection. Commands go on.
+// Close ends the connection when all is written. Commands go on.
 func (c *Client) Close() error {
-	c.writing.Lock()
-	_ = c.write(nil) // an acknowledgement that is lost is made again by the next agent
-	c.writing.Unlock()
+	c.sending.Lock()
+	c.packAcks()
+	c.closing = true
+	c.sending.Unlock()
+	poke(c.due)
+	<-c.written
 	c.fail(ErrClosed)
 	return nil
 }
 
-func (c *Client) wake() {
+func (c *Client) wake() { poke(c.more) }
+
+// poke makes sure that ch, which has room for one element, holds one.
+func poke(ch chan struct{}) {
 	select {
-	case c.more <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }
@@ -256,6 +269,7 @@ func (c *Client) fail(err error) {
 		return
 	}
 	c.err = err
+	close(c.dead)
 	c.conn.Close()
 	for _, ch := range c.waiting {
 		close(ch)
@@ -271,52 +285,70 @@ func (c *Client) failure() error {
 	return c.err
 }
 
-// send writes one frame.
+// send leaves one frame to the writer.
 func (c *Client) send(typ byte, fields func([]byte) []byte) error {
 	if err := c.failure(); err != nil {
 		return err
 	}
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	return c.write(func(b []byte) []byte {
-		at := len(b)
-		return endFrame(fields(beginFrame(b, typ)), at)
-	})
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.packAcks()
+	at := len(c.out)
+	c.out = endFrame(fields(beginFrame(c.out, typ)), at)
+	poke(c.due)
+	if n := len(c.out) - at; n-4 > maxFrame {
+		c.out = c.out[:at]
+		return fmt.Errorf("a message of %d bytes to the runner is too long", n)
+	}
+	return nil
 }
 
-// write sends the acknowledgements that wait, and what frame appends after them
-// where it is not nil. The caller holds c.writing.
-func (c *Client) write(frame func([]byte) []byte) error {
-	b := c.buf[:0]
-	if len(c.acks) > 0 {
-		b = beginFrame(b, frameAck)
-		b = binary.AppendUvarint(b, uint64(len(c.acks)))
-		for _, k := range c.acks {
-			b = appendKey(b, k)
+// packAcks leaves the acknowledgements that wait to the writer. The caller
+// holds c.sending.
+func (c *Client) packAcks() {
+	if len(c.acks) == 0 {
+		return
+	}
+	at := len(c.out)
+	b := binary.AppendUvarint(beginFrame(c.out, frameAck), uint64(len(c.acks)))
+	for _, k := range c.acks {
+		b = appendKey(b, k)
+	}
+	c.out, c.acks = endFrame(b, at), c.acks[:0]
+	poke(c.due)
+}
+
+// write is the writer: it sends the frames that the others leave in c.out. For
+// them to write would be to wait, since the kernel likes to run a reader that
+// it wakes at once, and in place of the writer.
+func (c *Client) write() {
+	defer close(c.written)
+	var b []byte
+	for {
+		c.sending.Lock()
+		b, c.out = c.out, b[:0]
+		closing := c.closing
+		c.sending.Unlock()
+		if len(b) > 0 {
+			c.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if _, err := c.conn.Write(b); err != nil {
+				c.fail(fmt.Errorf("writing to the runner: %w", err))
+				return
+			}
+			if cap(b) > 1<<20 {
+				b = nil
+			}
+			continue
 		}
-		b = endFrame(b, 0)
-		c.acks = c.acks[:0]
-	}
-	var tooLong error
-	if frame != nil {
-		at := len(b)
-		if b = frame(b); len(b)-at-4 > maxFrame {
-			tooLong = fmt.Errorf("a message of %d bytes to the runner is too long", len(b)-at)
-			b = b[:at]
+		if closing {
+			return
+		}
+		select {
+		case <-c.due:
+		case <-c.dead:
+			return
 		}
 	}
-	if cap(b) <= 1<<20 {
-		c.buf = b
-	}
-	if len(b) == 0 {
-		return tooLong
-	}
-	c.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := c.conn.Write(b); err != nil {
-		c.fail(fmt.Errorf("writing to the runner: %w", err))
-		return c.failure()
-	}
-	return tooLong
 }
 
 // request sends a frame and returns the fields of its answer.
