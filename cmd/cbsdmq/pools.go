@@ -73,6 +73,8 @@ func (g *globals) ask(ctx context.Context, pool config.Found) poolInfo {
 	s, err := g.dial(ctx, pool, client.Options{})
 	if err == nil {
 		defer s.Close()
+		section = s.section
+		in.Broker, in.URI, in.Tube = section.Name, withoutSecrets(section.URI), section.Tube
 		var agent cbsdmq.AgentInfo
 		if agent, err = s.Status(ctx); err == nil {
 			in.State, in.Agent, in.Error = "serving", &agent, agent.Trouble

@@ -93,15 +93,33 @@ func (g *globals) usable(found config.Found) error {
 // A session is a client of one pool.
 type session struct {
 	*client.Client
-	pool config.Found
-	bus  *bus.Bus
-	end  io.Closer
+	pool    config.Found
+	section config.Section // the broker
+	bus     *bus.Bus
+	end     io.Closer
 }
 
-// dial opens a session with the first broker of a pool. Options say what is
-// not the pool's.
+// otherBroker is how long a broker of a pool has to answer that has more of
+// them.
+const otherBroker = 3 * time.Second
+
+// dial opens a session with the first broker of a pool that can be reached.
+// Options say what is not the pool's.
 func (g *globals) dial(ctx context.Context, pool config.Found, o client.Options) (*session, error) {
-	section := pool.Config.Buses()[0]
+	sections := pool.Config.Buses()
+	for ; len(sections) > 1; sections = sections[1:] {
+		soon := o
+		soon.ConnectTimeout = otherBroker
+		s, err := g.dialBroker(ctx, pool, sections[0], soon)
+		if err == nil || cbsdmq.CodeOf(err) != cbsdmq.CodeUnreachable || ctx.Err() != nil {
+			return s, err
+		}
+		warn(g.stderr, "%v; trying %s", err, sections[1].Name)
+	}
+	return g.dialBroker(ctx, pool, sections[0], o)
+}
+
+func (g *globals) dialBroker(ctx context.Context, pool config.Found, section config.Section, o client.Options) (*session, error) {
 	opener := all.Opener{ClientOnly: true, Log: o.Log}
 	b, closer, err := opener.Open(ctx, section.Kind, section.Config)
 	if err != nil {
@@ -113,7 +131,7 @@ func (g *globals) dial(ctx context.Context, pool config.Found, o client.Options)
 		closer.Close()
 		return nil, err
 	}
-	return &session{Client: c, pool: pool, bus: b, end: closer}, nil
+	return &session{Client: c, pool: pool, section: section, bus: b, end: closer}, nil
 }
 
 // open is dial for a command that talks to a person.
