@@ -72,10 +72,10 @@ func (p *Plan) Arg(name string) (string, bool) {
 // FreesRoom reports whether what the plan does makes room on the pool's disk.
 func (p *Plan) FreesRoom() bool {
 	mode, _ := p.Arg("mode")
-	switch {
-	case p.Verb == Stop, p.Verb == Remove:
+	switch p.Verb {
+	case Stop, Remove:
 		return true
-	case p.Verb == Disk:
+	case Disk:
 		return mode == "detach" || mode == "delete" || mode == "remove"
 	}
 	return strings.HasSuffix(p.Command, "snapshot") && strings.HasPrefix(mode, "destroy")
