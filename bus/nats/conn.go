@@ -23,7 +23,8 @@ type conn struct {
 	js       jetstream.JetStream
 	wire     *wire
 	version  version
-	embedded bool
+	embedded bool // by the configuration
+	grouped  bool // Put has to ask for a sync
 
 	pullExpires time.Duration
 

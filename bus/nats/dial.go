@@ -114,6 +114,7 @@ func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
 	}
 	w.connected()
 	c.nc = nc
+	c.grouped = nc.ConnectedServerName() == serverName
 	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1<<20)); err == nil {
 		c.version, err = parseVersion(nc.ConnectedServerVersion())
 	}

@@ -31,11 +31,17 @@ type EmbeddedConfig struct {
 	Log    *slog.Logger // its warnings and errors; nil = no log
 }
 
-// Embedded is a NATS server with JetStream in this process. It syncs each
-// message to disk before it confirms it. Only those who can read the file token
-// in its directory can use it.
+// syncInterval is how long the embedded broker may leave what it has stored in
+// memory, where nobody has asked for a sync.
+const syncInterval = 10 * time.Second
+
+// Embedded is a NATS server with JetStream in this process. What a bus.Conn has
+// put there is synced to disk before it is confirmed; what other programs put,
+// within syncInterval unless they ask for it (syncSubject). Only those who can
+// read the file token in its directory can use it.
 type Embedded struct {
 	server *natsserver.Server
+	syncer *syncer
 	lock   *os.File
 	dir    string
 	addr   string
@@ -89,13 +95,13 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 		port = natsserver.RANDOM_PORT
 	}
 	s, err := natsserver.NewServer(&natsserver.Options{
-		ServerName:             "cbsdmq",
+		ServerName:             serverName,
 		Host:                   host,
 		Port:                   port,
 		Authorization:          token,
 		JetStream:              true,
 		StoreDir:               dir,
-		SyncAlways:             true,
+		SyncInterval:           syncInterval,
 		DisableJetStreamBanner: true,
 		NoSigs:                 true,
 	})
@@ -109,13 +115,16 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 		s.WaitForShutdown()
 		return nil, err
 	}
-	addr := clientAddress(s.Addr().String())
-	if err := writeFile(filepath.Join(dir, addressFile), addr); err != nil {
+	e := &Embedded{server: s, lock: lock, dir: dir, addr: clientAddress(s.Addr().String()), token: token}
+	if e.syncer, err = startSyncer(s, token, dir); err == nil {
+		err = writeFile(filepath.Join(dir, addressFile), e.addr)
+	}
+	if err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
 		return nil, err
 	}
-	return &Embedded{server: s, lock: lock, dir: dir, addr: addr, token: token}, nil
+	return e, nil
 }
 
 // start runs s until it serves.
@@ -142,11 +151,12 @@ func start(ctx context.Context, s *natsserver.Server, log *serverLog) error {
 // Addr is host:port for clients in other processes.
 func (e *Embedded) Addr() string { return e.addr }
 
-// Close stops the broker and returns when all is on disk.
+// Close stops the broker. What it has confirmed is on disk already.
 func (e *Embedded) Close() error {
 	err := removeFile(filepath.Join(e.dir, addressFile))
 	e.server.Shutdown()
 	e.server.WaitForShutdown()
+	e.syncer.close()
 	return errors.Join(err, e.lock.Close())
 }
 

@@ -23,12 +23,14 @@ const (
 
 // sent is a message on its way.
 type sent struct {
+	place  place
 	stream *stream
 	future jetstream.PubAckFuture
 	err    error // it was not sent
 }
 
-// Put publishes ms one after the other and collects the confirmations.
+// Put publishes ms one after the other and collects the confirmations. Those of
+// the embedded broker say that a message is stored, not that it is synced.
 func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 	defer c.guard(ctx)()
 	results := make([]bus.Result, len(ms))
@@ -42,7 +44,29 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 	for i := max(0, len(ms)-window); i < len(ms); i++ {
 		results[i] = c.confirmed(ctx, out[i])
 	}
+	if c.grouped {
+		c.settle(ctx, out, results)
+	}
 	return results
+}
+
+// settle has the streams synced that took a message in. What cannot be synced
+// is not confirmed.
+func (c *conn) settle(ctx context.Context, out []sent, results []bus.Result) {
+	synced := map[string]error{}
+	for i, m := range out {
+		if results[i].Err != nil {
+			continue
+		}
+		err, done := synced[m.place.stream]
+		if !done {
+			err = c.sync(ctx, m.place.stream)
+			synced[m.place.stream] = err
+		}
+		if err != nil {
+			results[i] = bus.Result{Err: fmt.Errorf("putting to %s: %w", m.place.subject, err)}
+		}
+	}
 }
 
 func (c *conn) send(ctx context.Context, m bus.Message) sent {
@@ -76,7 +100,7 @@ func (c *conn) send(ctx context.Context, m bus.Message) sent {
 	if p.kind == bus.Mailbox {
 		c.keep(p, s, len(m.Body))
 	}
-	return sent{stream: s, future: f}
+	return sent{place: p, stream: s, future: f}
 }
 
 func (c *conn) confirmed(ctx context.Context, m sent) bus.Result {
