@@ -262,7 +262,7 @@ func (b *bench) connect(ctx context.Context, s *service, file string) error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	if _, err := s.roundTrips(ctx, 1, 1, false); err != nil {
+	if _, err := s.roundTrips(ctx, 1, jobs(1), false); err != nil {
 		return fmt.Errorf("the first job: %w", err)
 	}
 	r, err := runner.Dial(ctx, runner.Config{Dir: cfg.RunDir})

@@ -64,22 +64,19 @@ func (b *bench) rate(serve func(context.Context, int) (*service, error), inFligh
 			return 0, err
 		}
 		defer s.close()
-		if _, err := s.roundTrips(ctx, inFlight, 200, named); err != nil { // warm up
+		if _, err := s.roundTrips(ctx, inFlight, jobs(200), named); err != nil { // warm up
 			return 0, err
 		}
-		before := s.spent()
-		n, begin := 0, time.Now()
-		for time.Since(begin) < b.o.length {
-			if _, err := s.roundTrips(ctx, inFlight, 500, named); err != nil {
-				return 0, err
-			}
-			n += 500
+		before, begin := s.spent(), time.Now()
+		done, err := s.roundTrips(ctx, inFlight, func(int) bool { return time.Since(begin) < b.o.length }, named)
+		if err != nil {
+			return 0, err
 		}
 		took := time.Since(begin)
 		if b.o.verbose {
-			fmt.Fprintf(b.o.out, "%-70s %s\n", "", s.spent().minus(before).per(n))
+			fmt.Fprintf(b.o.out, "%-70s %s\n", "", s.spent().minus(before).per(len(done)))
 		}
-		return float64(n) / took.Seconds(), nil
+		return float64(len(done)) / took.Seconds(), nil
 	}
 }
 
@@ -111,19 +108,23 @@ func (b *bench) latency(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	defer s.close()
-	if _, err := s.roundTrips(ctx, 1, 50, false); err != nil {
+	if _, err := s.roundTrips(ctx, 1, jobs(50), false); err != nil {
 		return 0, err
 	}
-	took, err := s.roundTrips(ctx, 1, 400, false)
+	took, err := s.roundTrips(ctx, 1, jobs(400), false)
 	if err != nil {
 		return 0, err
 	}
 	return took[len(took)/2].Seconds(), nil
 }
 
-// roundTrips runs n jobs with so many in flight and returns how long each took,
-// sorted. The client puts and reads in batches, as large as they come.
-func (s *service) roundTrips(ctx context.Context, inFlight, n int, named bool) ([]time.Duration, error) {
+// jobs is for roundTrips: as many as n.
+func jobs(n int) func(int) bool { return func(put int) bool { return put < n } }
+
+// roundTrips puts jobs with so many in flight as long as more says so, given how
+// many there were, and returns how long each took, sorted. The client puts and
+// reads in batches, as large as they come.
+func (s *service) roundTrips(ctx context.Context, inFlight int, more func(put int) bool, named bool) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	number := 1<<52 + rand.Uint64N(1<<52)
@@ -134,10 +135,10 @@ func (s *service) roundTrips(ctx context.Context, inFlight, n int, named bool) (
 	}
 	defer c.Close()
 	sent := make(map[string]time.Time, inFlight)
-	took := make([]time.Duration, 0, n)
-	for put := 0; len(took) < n; {
+	var took []time.Duration
+	for put := 0; ; {
 		var ms []bus.Message
-		for ; put < n && len(sent) < inFlight; put++ {
+		for ; len(sent) < inFlight && more(put); put++ {
 			job := cbsdmq.Job{Command: "jls", JobID: number, Meta: &cbsdmq.Meta{V: cbsdmq.MetaVersion, ID: ulid.Make().String()}}
 			if named {
 				job.Command, job.Args = "bstop", []cbsdmq.Arg{{Name: "jname", Value: "guest" + strconv.Itoa(put%guests)}}
@@ -149,6 +150,10 @@ func (s *service) roundTrips(ctx context.Context, inFlight, n int, named bool) (
 			ms = append(ms, bus.Message{Tube: bus.Tube{Name: s.tube}, Body: body})
 			sent[cbsdmq.PrintedID(s.pool, job.Meta.ID)] = time.Now()
 		}
+		if len(sent) == 0 {
+			slices.Sort(took)
+			return took, nil
+		}
 		for _, r := range s.bus.Put(ctx, ms...) {
 			if r.Err != nil {
 				return nil, r.Err
@@ -156,7 +161,7 @@ func (s *service) roundTrips(ctx context.Context, inFlight, n int, named bool) (
 		}
 		ds, err := c.Receive(ctx, inFlight)
 		if err != nil {
-			return nil, fmt.Errorf("after %d of %d jobs: %w", len(took), n, err)
+			return nil, fmt.Errorf("after %d of %d jobs: %w", len(took), put, err)
 		}
 		for _, d := range ds {
 			r, err := cbsdmq.ParseReply(d.Body)
@@ -175,8 +180,6 @@ func (s *service) roundTrips(ctx context.Context, inFlight, n int, named bool) (
 			return nil, err
 		}
 	}
-	slices.Sort(took)
-	return took, nil
 }
 
 // floor is what a job with no control plane at all would take: two messages
@@ -333,7 +336,7 @@ func (b *bench) bigOutput(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	defer s.close()
-	if _, err := s.roundTrips(ctx, 16, 1000, false); err != nil {
+	if _, err := s.roundTrips(ctx, 16, jobs(1000), false); err != nil {
 		return 0, err
 	}
 	before, err := s.footprint()
@@ -357,7 +360,7 @@ func (b *bench) bigOutput(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	time.Sleep(time.Second) // it reads the file again; until then the job would print nothing
-	if _, err := s.roundTrips(ctx, 1, 1, false); err != nil {
+	if _, err := s.roundTrips(ctx, 1, jobs(1), false); err != nil {
 		return 0, err
 	}
 	after, err := s.footprint()
@@ -418,7 +421,7 @@ func (b *bench) growth(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	defer s.close()
-	if _, err := s.roundTrips(ctx, 64, 1000, false); err != nil {
+	if _, err := s.roundTrips(ctx, 64, jobs(1000), false); err != nil {
 		return 0, err
 	}
 	before, err := s.footprint()
@@ -426,7 +429,7 @@ func (b *bench) growth(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	for range 199 {
-		if _, err := s.roundTrips(ctx, 64, 1000, false); err != nil {
+		if _, err := s.roundTrips(ctx, 64, jobs(1000), false); err != nil {
 			return 0, err
 		}
 	}
