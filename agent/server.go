@@ -17,7 +17,7 @@ import (
 	"github.com/cbsd/cbsdmq/runner"
 )
 
-// A Bus is what a Server needs of a broker; *bus.Link is one.
+// A Bus is what a Server needs of a broker; *bus.Bus is one.
 type Bus interface {
 	Put(ctx context.Context, ms ...bus.Message) []bus.Result
 	Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error)

@@ -38,6 +38,7 @@ type agentOptions struct {
 // serveAgent serves pools until SIGTERM or SIGINT. On SIGHUP it reads the files
 // again; a bad one keeps the old configuration.
 func serveAgent(ctx context.Context, o agentOptions) error {
+	agent.TuneGC()
 	cfgs, err := o.load(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
