@@ -1,6 +1,7 @@
 package cbsdmq
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"strconv"
@@ -102,18 +103,26 @@ func parseMeta(raw []byte) (*Meta, error) {
 	if !ValidULID(m.ID) {
 		return m, refusedf("cbsdmq.id", "not a ULID")
 	}
-	var nulls struct {
+	return m, checkWords(raw)
+}
+
+// checkWords refuses a null among the words, which encoding/json takes for "".
+func checkWords(meta []byte) error {
+	if !bytes.Contains(meta, []byte("null")) {
+		return nil
+	}
+	var m struct {
 		Words []*string `json:"words"`
 	}
-	if err := json.Unmarshal(raw, &nulls); err != nil {
-		return m, refusedf("cbsdmq.words", "%s", typeReason(err))
+	if err := json.Unmarshal(meta, &m); err != nil {
+		return refusedf("cbsdmq.words", "%s", typeReason(err))
 	}
-	for i, w := range nulls.Words {
+	for i, w := range m.Words {
 		if w == nil {
-			return m, refusedf("cbsdmq.words", "word %d is null", i+1)
+			return refusedf("cbsdmq.words", "word %d is null", i+1)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 func parseArgs(raw []byte) ([]Arg, error) {
