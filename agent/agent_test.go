@@ -380,6 +380,40 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// A script of cbsd traps SIGTERM: it loses the step that it is at, goes on and
+// ends with status 0. That is not done.
+func TestCancelGoesOn(t *testing.T) {
+	b := newBench(t)
+	b.machine.onTerm = "goes on"
+	b.adjust = func(c *Config) { c.TimeLimit = 500 * time.Millisecond }
+	s := b.start()
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	if err := s.cancel(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	r := b.want(id, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
+	if !strings.Contains(r.Reason, "without the step") || r.Hint == "" {
+		t.Errorf("reason %q, hint %q", r.Reason, r.Hint)
+	}
+	r = b.want(b.submit("jstart", "jname=jail1"), cbsdmq.Timeout, cbsdmq.ExitTimeout)
+	if !strings.Contains(r.Reason, "without the step") {
+		t.Errorf("reason %q", r.Reason)
+	}
+}
+
+func TestCancelTooLate(t *testing.T) {
+	b := newBench(t)
+	b.machine.onTerm = "had ended"
+	s := b.start()
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	if err := s.cancel(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	b.want(id, cbsdmq.Done, 0)
+}
+
 func TestTimeLimit(t *testing.T) {
 	b := newBench(t)
 	b.adjust = func(c *Config) { c.TimeLimit = 10 * time.Millisecond }

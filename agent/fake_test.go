@@ -33,6 +33,8 @@ type fakeMachine struct {
 	busy    map[string]int
 	refuse  bool // starts, for want of disk space
 	away    bool // there is no runner, and none can be started
+
+	onTerm string // what a command does at SIGTERM: "" ends by it, "goes on" to a good end, "had ended" before
 }
 
 type fakeRun struct {
@@ -85,12 +87,12 @@ func (m *fakeMachine) begin(s runner.Start) {
 	case "jstart": // until told
 	case "jprint":
 		m.write(r, strings.Join(s.Args[1:], " "))
-		m.exit(r, 0, 0)
+		m.exit(r, 0, 0, time.Now())
 	case "jfail":
 		m.write(r, "no luck\n")
-		m.exit(r, 1, 0)
+		m.exit(r, 1, 0, time.Now())
 	default:
-		m.exit(r, 0, 0)
+		m.exit(r, 0, 0, time.Now())
 	}
 }
 
@@ -106,12 +108,12 @@ func (m *fakeMachine) write(r *fakeRun, text string) {
 	r.event.Out.Size += int64(len(text))
 }
 
-func (m *fakeMachine) exit(r *fakeRun, status int, sig syscall.Signal) {
+func (m *fakeMachine) exit(r *fakeRun, status int, sig syscall.Signal, at time.Time) {
 	if r.event.Kind != runner.Started {
 		return
 	}
 	m.busy[guestOf(r.start)]--
-	r.event.Kind, r.event.Status, r.event.Signal = runner.Exited, status, sig
+	r.event.Kind, r.event.Status, r.event.Signal, r.event.At = runner.Exited, status, sig, at
 	m.tell(r.event)
 }
 
@@ -128,7 +130,7 @@ func (m *fakeMachine) finish(job string, status int, output string) bool {
 	for _, r := range m.runs {
 		if r.start.Job == job && r.event.Kind == runner.Started {
 			m.write(r, output)
-			m.exit(r, status, 0)
+			m.exit(r, status, 0, time.Now())
 			return true
 		}
 	}
@@ -264,7 +266,14 @@ func (r *fakeRunner) Kill(ctx context.Context, key runner.Key, sig syscall.Signa
 	if run == nil {
 		return errors.New("no such run")
 	}
-	r.m.exit(run, 0, sig)
+	switch r.m.onTerm {
+	case "goes on":
+		r.m.exit(run, 0, 0, time.Now())
+	case "had ended":
+		r.m.exit(run, 0, 0, time.Now().Add(-time.Minute))
+	default:
+		r.m.exit(run, 0, sig, time.Now())
+	}
 	return nil
 }
 

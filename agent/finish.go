@@ -39,7 +39,7 @@ const tailSize = 4 << 10
 func (l *loop) conclude(j *job, e runner.Event) {
 	failpoint.Hit(failpoint.Exited)
 	j.phase = concluding
-	s, why, signalled := l.s, j.why, !j.termAt.IsZero()
+	s, why, signalled := l.s, j.why, j.told && !e.At.Before(j.termAt)
 	row, plan, before := *j.row, j.plan, j.before
 	go func() {
 		var end *ending
@@ -104,8 +104,7 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 		if code != 0 {
 			state = cbsdmq.Failed
 		}
-		// A command that ended well although it was told to stop has ended well.
-		if signalled && exit.Code != 0 {
+		if signalled {
 			switch why {
 			case cbsdmq.Cancelled:
 				state, code = cbsdmq.Cancelled, cbsdmq.ExitCancelled
@@ -113,6 +112,12 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 			case cbsdmq.Timeout:
 				state, code = cbsdmq.Timeout, cbsdmq.ExitTimeout
 				v.Reason, v.Hint = join(fmt.Sprintf("ran longer than %s", s.cfg.TimeLimit), v.Reason), `the key "time_limit" sets how long a command may run`
+			}
+			// Scripts of cbsd trap SIGTERM: the step that they are at is killed,
+			// they go on without it and end with status 0.
+			if exit.Code == 0 && plan.Class == cbsd.Change {
+				v.Reason += ". It went on to its end, but without the step that SIGTERM cut short"
+				v.Hint = "look at the guest: something may be missing from it"
 			}
 		}
 		r = reply(state, code, v.Reason, v.Hint)

@@ -73,7 +73,7 @@ func (l *loop) terminate(j *job, why cbsdmq.State) {
 	if _, started := l.s.live.run(j.row.ID); !started {
 		return
 	}
-	j.termAt = time.Now()
+	j.told, j.termAt = true, time.Now()
 	j.killAt = j.termAt.Add(l.s.cfg.KillGrace)
 	l.signal(j, syscall.SIGTERM)
 }
@@ -81,7 +81,7 @@ func (l *loop) terminate(j *job, why cbsdmq.State) {
 func (l *loop) signal(j *job, sig syscall.Signal) {
 	r, key, s, name := l.s.runner.get(), j.key, l.s, j.printedID(l.s.cfg.Pool)
 	if r == nil {
-		j.termAt = time.Time{} // when there is a runner again
+		j.told, j.termAt = false, time.Time{} // when there is a runner again
 		return
 	}
 	go func() {

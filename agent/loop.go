@@ -46,6 +46,7 @@ type job struct {
 
 	key       runner.Key
 	termAt    time.Time // when SIGTERM was sent
+	told      bool      // SIGTERM was sent, by this agent or one before
 	killAt    time.Time // when SIGKILL is due
 	why       cbsdmq.State
 	streaming *streamer

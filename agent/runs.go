@@ -73,7 +73,7 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 		j.slot = true
 		l.free[j.plan.Class]--
 		if row.Flags&journal.Cancelled != 0 {
-			j.why = cbsdmq.Cancelled
+			j.why, j.told = cbsdmq.Cancelled, true // by the agent before, most likely
 		}
 		_ = json.Unmarshal(row.Before, &j.before) // none for a read
 		s.running.Add(1)
