@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -42,6 +44,9 @@ type Config struct {
 type Behaviour struct {
 	// Delay in seconds before anything is done, in ten steps with a line of progress each.
 	Delay float64 `json:"delay,omitempty"`
+	// Trap makes SIGTERM cut short the step at hand and nothing else: many
+	// scripts of the real cbsd trap it and go on, to exit status 0.
+	Trap bool `json:"trap,omitempty"`
 	// Stdout and Stderr are printed as they are.
 	Stdout string `json:"stdout,omitempty"`
 	Stderr string `json:"stderr,omitempty"`
@@ -110,8 +115,17 @@ func (c *call) prelude(b Behaviour) error {
 	if b.Delay > 0 {
 		const steps = 10
 		pause := time.Duration(b.Delay * float64(time.Second) / steps)
+		cut := make(chan os.Signal, 1)
+		if b.Trap {
+			signal.Notify(cut, syscall.SIGTERM)
+			defer signal.Stop(cut)
+		}
 		for i := 1; i <= steps; i++ {
-			time.Sleep(pause)
+			select {
+			case <-time.After(pause):
+			case <-cut:
+				_, _ = io.WriteString(c.errw, "Terminated\n")
+			}
 			c.say("Progress: %d%%", 100*i/steps)
 		}
 	}

@@ -17,7 +17,10 @@ func newCancelCommand(g *globals) *cobra.Command {
 agent does not have it yet.
 
 A command that runs gets SIGTERM and, where it does not heed that, SIGKILL after
-kill_grace. Exit status 0 when the job was cancelled, 1 when it had ended before.`,
+kill_grace. Many scripts of cbsd do not heed it: they lose the step that they are
+at and go on. So look at the guest afterwards.
+
+Exit status 0 when the job was cancelled, 1 when it had ended before.`,
 		Example:           `  cbsdmq cancel pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: g.completeJob,
