@@ -71,7 +71,7 @@ func (s *Server) guard(f func() error) (err error) {
 func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, e runner.Event, why cbsdmq.State, signalled bool) *ending {
 	ctx := context.Background() // package cbsd bounds what it asks
 	out, size, tail, warnings := s.collect(row, e)
-	exit := cbsd.Exit{Code: e.Status, Signal: int(e.Signal)}
+	exit := cbsd.Exit{Code: e.Status, Signal: int(e.Signal), Stderr: []byte(readTail(e.Err, cbsdmq.ReplyStderr))}
 	if e.Signal != 0 {
 		exit.Code = cbsdmq.ExitSignal + int(e.Signal)
 	}
@@ -125,7 +125,7 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 	}
 	r.Warnings = append(append(r.Warnings, plan.Warnings...), warnings...)
 	r.Guid, r.DskGuid, r.Vnc = s.cfg.CBSD.Lookups(ctx, plan, jobOf(plan), now)
-	r.Stderr = readTail(e.Err, cbsdmq.ReplyStderr)
+	r.Stderr = string(exit.Stderr)
 	return s.finish(row, r, out, size)
 }
 

@@ -109,6 +109,9 @@ func judgeCopy(plan Plan, before, now Snapshot) finding {
 	}
 	source, copied := now.Guests[from], now.Guests[to]
 	was := before.Guests[to]
+	if f, ok := wrongFamily(plan, from, source); ok && source.Exists {
+		return f
+	}
 	switch {
 	case plan.Verb == Rename && copied.Exists && source.Exists:
 		return finding{why: fmt.Sprintf("%s and %s are both there", from, to)}

@@ -98,14 +98,14 @@ func execute(t testing.TB, p *Pool, plan Plan) (Exit, []byte) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.cfg.CBSD, plan.Argv...)
 	cmd.Env, cmd.Dir = append(p.Env("pool1/1", plan), noSleep), p.Dir()
-	var stdout bytes.Buffer
-	cmd.Stdout = &stdout
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = 10 * time.Second
 	err := cmd.Run()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
 		t.Fatalf("%v: %v", plan.Argv, err)
 	}
-	return Exit{Code: cmd.ProcessState.ExitCode()}, stdout.Bytes()
+	return Exit{Code: cmd.ProcessState.ExitCode(), Stderr: stderr.Bytes()}, stdout.Bytes()
 }
 
 // do plans and runs a command line and judges it.

@@ -13,29 +13,41 @@ const reasonMax = 400
 
 var (
 	escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
-	chatter = regexp.MustCompile(`^(\w+ done in |Use cbsd \w+ |PID: |Send SIGTERM to |For attach |VNC |Waiting for PID|Boot device|Please use for debug: |St(art|opp)ing jail: )`)
+	// lines of stdout that follow, or come before, whatever happened
+	chatter = regexp.MustCompile(`^(\w+ done in |Use cbsd \w+ |PID: |Send SIGTERM to |For attach |V(NC|RDP) |Waiting for PID|Boot device|Please use for debug: ` +
+		`|St(art|opp)ing jail: |\[debug\]|Resolution: |Looks like .* is empty|Temporary boot device: |vm_iso_path: |media found: |machine_accel |(bhyve|jail) renice: |Cloning\.|Rename\.)`)
+	// lines of stderr that CBSD has to say on any day, on Linux above all
+	noise = regexp.MustCompile(`^(sysctl: |\[: |found CBSDfile|Terminated$)`)
 )
 
-// lastLine returns the last line of stdout that says something, where CBSD
-// prints its errors. Lines that follow whatever happened ("bstart done in 11
-// seconds") are passed over, unless there is nothing else.
-func lastLine(tail []byte) string {
-	tail = tail[max(0, len(tail)-8<<10):]
-	fallback := ""
-	for len(tail) > 0 {
-		i := max(bytes.LastIndexByte(tail, '\n'), bytes.LastIndexByte(tail, '\r'))
-		line := clean(tail[i+1:])
-		tail = tail[:max(i, 0)]
-		switch {
-		case line == "":
-		case !chatter.MatchString(line):
+// said returns what a command has said about itself at last: on stdout, where
+// CBSD prints its errors, else on stderr. A status above 1 is that of a shell
+// that gave up, which says so on stderr. Lines that come whatever happened
+// ("bstart done in 11 seconds") are passed over.
+func said(exit Exit, tail []byte) string {
+	line, err := lastLine(tail, chatter), lastLine(exit.Stderr, noise)
+	if line == "" || exit.Code > 1 && exit.Signal == 0 && err != "" {
+		return err
+	}
+	return line
+}
+
+// lastLine returns the last line of text that does not match skip, or "".
+func lastLine(text []byte, skip *regexp.Regexp) string {
+	text = text[max(0, len(text)-8<<10):]
+	for len(text) > 0 {
+		i := max(bytes.LastIndexByte(text, '\n'), bytes.LastIndexByte(text, '\r'))
+		line := clean(text[i+1:])
+		text = text[:max(i, 0)]
+		if line != "" && !skip.MatchString(line) {
 			return line
-		case fallback == "":
-			fallback = line
 		}
 	}
-	return fallback
+	return ""
 }
+
+// anything matches no line.
+var anything = regexp.MustCompile(`$^`)
 
 // clean makes text of the output of a command for a reason: one line, no
 // control characters, bounded.

@@ -168,7 +168,7 @@ func (p *Pool) probeArguments(ctx context.Context, r *Report, guests [][]string)
 		got := strings.Fields(string(out))
 		switch {
 		case err != nil:
-			r.add(Warning, "arguments", fmt.Sprintf("cbsd %s: %v: %s", list, err, lastLine(out)), hint)
+			r.add(Warning, "arguments", fmt.Sprintf("cbsd %s: %v: %s", list, err, lastLine(out, anything)), hint)
 		case slices.Contains(got, "JNAME"):
 			r.add(Warning, "arguments", "cbsd "+list+" ignores header=0: arguments of the form key=value do not arrive", hint)
 		case !slices.Contains(got, name):

@@ -207,7 +207,7 @@ func badGuest(v string, fresh bool) (flaw, bool) {
 	case strings.Contains(v, "/"):
 		return flaw{"contains a slash", "a guest is named by its jname, not by a path"}, true
 	case strings.ContainsAny(v, " ,"):
-		return flaw{"names more than one guest", "send a job for each guest, or words: start vm1 vm2"}, true
+		return flaw{"names more than one guest", "send a job for each guest, or name them as words, without jname="}, true
 	case fresh && !newName.MatchString(v):
 		return flaw{"is not a name for a new guest", "1 to 15 lower-case letters and digits, the first a letter"}, true
 	case !guestName.MatchString(v) || v == "dir.id":

@@ -13,6 +13,8 @@ import (
 type Exit struct {
 	Code   int // exit status; 128 + Signal where a signal ended it
 	Signal int // 0 where it ended by itself
+
+	Stderr []byte // the end of it, for a reason where stdout has none
 }
 
 // A Snapshot is what After must know of the time before a change. It is small
@@ -56,7 +58,9 @@ func (p *Pool) Before(ctx context.Context, plan Plan) (Snapshot, error) {
 func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit, tail []byte) Verdict {
 	v := Verdict{ErrCode: exit.Code}
 	if exit.Code != 0 {
-		v.Reason = lastLine(tail)
+		if v.Reason = said(exit, tail); v.Reason == "" {
+			v.Reason = lastLine(tail, anything)
+		}
 		v.Hint = brokenHint(plan, exit)
 	}
 	if !checked(plan) {
@@ -81,10 +85,12 @@ func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit,
 	case !f.met:
 		v.Outcome = cbsdmq.OutcomeFailed
 		v.Reason = f.why
-		if said := lastLine(tail); said != "" && !strings.Contains(f.why, said) {
-			v.Reason = clip(f.why+": "+said, reasonMax)
+		if line := said(exit, tail); line != "" && !strings.Contains(f.why, line) {
+			v.Reason = clip(f.why+": "+line, reasonMax)
 		}
-		v.Hint = f.hint
+		if f.hint != "" {
+			v.Hint = f.hint
+		}
 		if v.ErrCode == 0 {
 			v.ErrCode = cbsdmq.ExitFailure
 		}

@@ -125,7 +125,8 @@ func TestVerdictBhyve(t *testing.T) {
 		{"bexport jname=vm1", "", 0, "", ""},
 		{"bimport jname=" + p.path("export", "vm1.img") + " new_jname=vm5", cbsdmq.Changed, 0, "", ""},
 		{"jimport jname=" + p.path("export", "vm1.img") + " new_jname=vm5", cbsdmq.Unchanged, 0, "", ""},
-		{"bregister jname=vm1", cbsdmq.Unchanged, 127, "", "jregister"},
+		{"bregister jname=vm1", cbsdmq.Unchanged, 127, "not found", "use jregister"},
+		{"bunregister jname=vm1", failed, 127, "vm1 is still registered", "use junregister"},
 		{"bls header=0", "", 0, "", ""},
 		{"bget jname=vm1 vm_ram", "", 0, "", ""},
 		{"bget jname=nosuch vm_ram", "", 1, "", ""},
@@ -430,24 +431,33 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-func TestLastLine(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                             "",
-		"\n \n":                        "",
-		"No such domain: vm1\n":        "No such domain: vm1",
-		"a\nb":                         "b",
-		"a\r\nb\r\n":                   "b",
-		"\x1b[1;31mred\x1b[0m alert\n": "red alert",
-		"Protected/locked jail. Skip for remove: vm1\nbdestroy done in 0 seconds\n":                   "Protected/locked jail. Skip for remove: vm1",
-		"PID: 0\nbhyve: no such disk\nPlease use for debug: bhyverun.sh\nbstart done in 11 seconds\n": "bhyve: no such disk",
-		"bstart done in 2 seconds\n": "bstart done in 2 seconds",
-		"caf\xe9\n":                  "caf",
+func TestSaid(t *testing.T) {
+	for _, tt := range []struct {
+		code                 int
+		stdout, stderr, want string
+	}{
+		{0, "", "", ""},
+		{0, "\n \n", "\n", ""},
+		{1, "No such domain: vm1\n", "something\n", "No such domain: vm1"},
+		{0, "a\nb", "", "b"},
+		{0, "a\r\nb\r\n", "", "b"},
+		{0, "\x1b[1;31mred\x1b[0m alert\n", "", "red alert"},
+		{0, "caf\xe9\n", "", "caf"},
+		{0, "Protected/locked jail. Skip for remove: vm1\nbdestroy done in 0 seconds\n", "", "Protected/locked jail. Skip for remove: vm1"},
+		{0, "PID: 0\nbhyve: no such disk\nPlease use for debug: bhyverun.sh\nbstart done in 11 seconds\n", "", "bhyve: no such disk"},
+		{0, "bstart done in 2 seconds\n", "", ""},
+		// a start that says nothing on stdout but what it always says
+		{0, "VNC pass: cbsd\n[debug]: /bin/qemu-system-x86_64 -name q1\nBoot device: \nWaiting for PID....\nPID: 0\n", "[: -ne: unexpected operator\nduplicate session: cbsd-q1\nsysctl: cannot stat /proc/sys/hw/vmm/maxcpu: No such file or directory\n", "duplicate session: cbsd-q1"},
+		{2, "VNC is enabled. VNC bind/port: 127.0.0.1:5977\nResolution: 1024x768.\nVNC pass: cbsd\n", "qstart: arithmetic expression: variable conversion error\n", "qstart: arithmetic expression: variable conversion error"},
+		{127, "something\n", "cbsd: nosuch: not found\n", "cbsd: nosuch: not found"},
+		{127, "something\n", "", "something"},
+		{1, "Cloning...ok\n", "[: -ne: unexpected operator\n", ""},
 	} {
-		if got := lastLine([]byte(in)); got != want {
-			t.Errorf("%q: got %q, want %q", in, got, want)
+		if got := said(Exit{Code: tt.code, Stderr: []byte(tt.stderr)}, []byte(tt.stdout)); got != tt.want {
+			t.Errorf("%d %q %q: got %q, want %q", tt.code, tt.stdout, tt.stderr, got, tt.want)
 		}
 	}
-	if got := lastLine([]byte(strings.Repeat("ж", 1000))); len(got) > reasonMax || !strings.HasSuffix(got, "ж...") {
+	if got := said(Exit{}, []byte(strings.Repeat("ж", 1000))); len(got) > reasonMax || !strings.HasSuffix(got, "ж...") {
 		t.Errorf("got %d bytes: %q", len(got), got)
 	}
 }
@@ -493,6 +503,8 @@ func TestVerdictWrongFamily(t *testing.T) {
 		{"bstart jname=q1", failed, 1, "q1 is a guest of qemu", "use qstart"},
 		{"bset jname=q1 vm_ram=1g", failed, 1, "q1 is a guest of qemu", "use qset"},
 		{"jrestart jname=q1", failed, 1, "q1 is a guest of qemu", ""},
+		{"bclone old=q1 new=q2", failed, 1, "q1 is a guest of qemu", ""},
+		{"jrename old=q1 new=q2", failed, 1, "q1 is a guest of qemu", ""},
 		{"bcreate jname=q1 vm_os_type=linux vm_os_profile=lab-tiny imgsize=10m vm_cpus=1 vm_ram=64m", failed, 1, "q1 is a guest of qemu", ""},
 	})
 }
