@@ -129,7 +129,7 @@ func (p *Pool) command(name string) (*command, error) {
 		if listed {
 			return nil, refuse("Command", "this host's CBSD has no "+name, missingHint(cmd))
 		}
-		return nil, refuse("Command", "there is no command "+name, nearestHint(name, commandNames(), "cbsd help lists the commands of a host"))
+		return nil, refuse("Command", "there is no command "+name, absentHint(name))
 	}
 	if !listed {
 		cmd = &command{name: name, open: true, words: freeWords, mute: true}
@@ -146,6 +146,16 @@ func (p *Pool) command(name string) (*command, error) {
 		return nil, refuse("Command", name+" runs other programs", fmt.Sprintf(`name %q in the agent's key "allow" to permit it`, name))
 	}
 	return cmd, nil
+}
+
+// absentHint names what may have been meant. Some verbs CBSD has for bhyve
+// guests only.
+func absentHint(name string) string {
+	family := map[byte]string{'q': "QEMU", 'x': "Xen", 'v': "VirtualBox"}[name[0]]
+	if b := "b" + name[1:]; family != "" && catalogue()[b] != nil {
+		return "CBSD has " + b + " for guests of bhyve, and nothing like it for those of " + family
+	}
+	return nearestHint(name, commandNames(), "cbsd help lists the commands of a host")
 }
 
 func missingHint(cmd *command) string {

@@ -150,6 +150,7 @@ func TestPlanRefuses(t *testing.T) {
 		"program of the system":    {parseJob("reboot"), "Command", "no command reboot", ""},
 		"shell of CBSD":            {parseJob("cbsdsh"), "Command", "no command", ""},
 		"misspelt command":         {parseJob("bstrat"), "Command", "no command bstrat", "did you mean bstart?"},
+		"not for QEMU":             {parseJob("qrestart"), "Command", "no command qrestart", "nothing like it for those of QEMU"},
 		"terminal":                 {parseJob("jlogin", "jname=j1"), "Command", "needs a terminal", "shell on the host"},
 		"terminal by its name":     {parseJob("bconstruct-tui"), "Command", "needs a terminal", ""},
 		"runs commands":            {parseJob("jexec", "jname=j1"), "Command", "runs other programs", `"jexec"`},
