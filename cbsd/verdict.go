@@ -88,7 +88,7 @@ func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit,
 		if line := said(exit, tail); line != "" && !strings.Contains(f.why, line) {
 			v.Reason = clip(f.why+": "+line, reasonMax)
 		}
-		if f.hint != "" {
+		if v.Hint == "" {
 			v.Hint = f.hint
 		}
 		if v.ErrCode == 0 {
