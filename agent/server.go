@@ -159,11 +159,15 @@ func (s *Server) Serve(ctx context.Context) error {
 		return fmt.Errorf("pool %s: %w", s.cfg.Pool, err)
 	}
 	if past := s.cfg.Journal.Past(); past != nil {
-		hint := ""
-		if past.Held > 0 {
-			hint = fmt.Sprintf("look at them with `cbsdmq jobs`, then `cbsdmq held release %[1]s` or `cbsdmq held drop %[1]s`", s.cfg.Pool)
+		switch {
+		case past.Held > 0:
+			s.log.Warn(past.String(), "hint",
+				fmt.Sprintf("look at them with `cbsdmq jobs`, then `cbsdmq held release %[1]s` or `cbsdmq held drop %[1]s`", s.cfg.Pool))
+		case past.Lost:
+			s.log.Warn(past.String())
+		default:
+			s.log.Info(past.String())
 		}
-		s.log.Warn(past.String(), "hint", hint)
 	}
 
 	if s.cfg.Ready != nil {

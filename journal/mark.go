@@ -50,11 +50,18 @@ func (p *Past) String() string {
 		return fmt.Sprintf("the journal is new, this host saw another in its place at %s: what came before is forgotten",
 			p.SeenAt.Format(time.DateTime))
 	case p.OtherHost:
-		return fmt.Sprintf("%d queued jobs held: the pool was last served by another host, at %s",
-			p.Held, p.JournalAt.Format(time.DateTime))
+		return fmt.Sprintf("%s: the pool was last served by another host, or with another state_dir, at %s",
+			p.held(), p.JournalAt.Format(time.DateTime))
 	}
-	return fmt.Sprintf("%d queued jobs held: journal is from %s, this host saw %s",
-		p.Held, p.JournalAt.Format(time.DateTime), p.SeenAt.Format(time.DateTime))
+	return fmt.Sprintf("%s: journal is from %s, this host saw %s",
+		p.held(), p.JournalAt.Format(time.DateTime), p.SeenAt.Format(time.DateTime))
+}
+
+func (p *Past) held() string {
+	if p.Held == 0 {
+		return "no jobs were queued"
+	}
+	return fmt.Sprintf("%d queued jobs held", p.Held)
 }
 
 // Past is nil unless the journal went back in time: found by this Open, or by

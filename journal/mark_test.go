@@ -169,8 +169,11 @@ func TestOtherHost(t *testing.T) {
 			if past == nil || !past.OtherHost || past.Held != 2 || past.JournalAt.IsZero() || !past.SeenAt.IsZero() {
 				t.Fatalf("got %+v", past)
 			}
-			if !strings.Contains(past.String(), "another host") {
-				t.Error(past)
+			if got := past.String(); !strings.HasPrefix(got, "2 queued jobs held: ") || !strings.Contains(got, "another host") {
+				t.Error(got)
+			}
+			if got := (&Past{OtherHost: true}).String(); !strings.HasPrefix(got, "no jobs were queued: ") {
+				t.Error(got)
 			}
 			// This host's runner must not take the other's numbers for begins
 			// that never reached it.

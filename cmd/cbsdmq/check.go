@@ -234,7 +234,7 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 		mine = 1
 	}
 	if info.Consumers > mine {
-		c.say(cbsd.Warning, about, fmt.Sprintf("%d other consumers on tube %s", info.Consumers-mine, s.Tube),
+		c.say(cbsd.Warning, about, fmt.Sprintf("other consumers on tube %s: %d", s.Tube, info.Consumers-mine),
 			"stop the other agent first (bs_router, cbsd-mq-router): it would take a part of the jobs")
 	}
 }
