@@ -41,6 +41,9 @@ func (p *Pool) Lookups(ctx context.Context, plan Plan, job cbsdmq.Job, now Snaps
 	started := plan.Class == Change && (plan.Verb == Start || plan.Verb == Restart)
 	family := lookupFamily(plan, job)
 	g, known := now.Guests[name]
+	if known && !g.Running {
+		started = false // what its files say about VNC is of the last start
+	}
 	if !known {
 		row, ok, err := p.store.first(ctx, p.localDB(), jailsByName, name)
 		if known = err == nil; ok {

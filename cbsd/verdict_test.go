@@ -175,6 +175,35 @@ func TestVerdictDied(t *testing.T) {
 	})
 }
 
+// Nothing listens at the address of a guest that was not started.
+func TestLookupsOfTheDead(t *testing.T) {
+	t.Parallel()
+	p := simPool(t)
+	for _, family := range []string{bhyve, qemu} {
+		name, start := family[:1]+"1", family[:1]+"start"
+		create(t, p, family, name)
+		vnc := func(line ...string) string {
+			plan := mustPlan(t, p, line...)
+			exit, out := execute(t, p, plan)
+			_, _, vnc := p.Lookups(t.Context(), plan, parseJob(line...), p.After(t.Context(), plan, Snapshot{}, exit, out).Now)
+			return vnc
+		}
+		if got := vnc(start, "jname="+name); got == "" {
+			t.Errorf("%s: no address of a guest that runs", family)
+		}
+		must(t, p, family[:1]+"stop", "jname="+name, "noacpi=1")
+		if err := (cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"*": {Die: true}}}).Write(p.cfg.Workdir); err != nil {
+			t.Fatal(err)
+		}
+		if got := vnc(start, "jname="+name); got != "" {
+			t.Errorf("%s: %q of a guest that does not run", family, got)
+		}
+		if err := (cbsdsim.Config{}).Write(p.cfg.Workdir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A command that lies about its end in either way.
 func TestVerdictBelievesTheState(t *testing.T) {
 	t.Parallel()
