@@ -3,8 +3,10 @@
 package dist
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cbsd/cbsdmq/config"
@@ -41,5 +43,46 @@ func TestScriptsParse(t *testing.T) {
 				t.Errorf("%s: %v\n%s", file, err, out)
 			}
 		}
+	}
+}
+
+// The rc scripts of the originals start /usr/local/sbin/bs_router and
+// /usr/local/sbin/cbsd-mq-router; the client lies in /usr/local/bin.
+func TestInstallLinks(t *testing.T) {
+	prefix := t.TempDir()
+	install := func() (string, error) {
+		out, err := exec.CommandContext(t.Context(), "sh", "install-links.sh", prefix).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := install(); err == nil || !strings.Contains(out, "bin/cbsdmq is not there") {
+		t.Errorf("without cbsdmq: %v, %s", err, out)
+	}
+	if err := os.Mkdir(filepath.Join(prefix, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(prefix, "bin", "cbsdmq")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nbasename $0\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if out, err := install(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for _, name := range []string{"sbin/bs_router", "sbin/cbsd-mq-router", "bin/bs_router-client"} {
+			out, err := exec.CommandContext(t.Context(), filepath.Join(prefix, name)).Output()
+			if err != nil || strings.TrimSpace(string(out)) != filepath.Base(name) {
+				t.Errorf("%s: %v, %s", name, err, out)
+			}
+		}
+	}
+	original := filepath.Join(prefix, "sbin", "bs_router")
+	if err := os.Remove(original); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(original, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := install(); err == nil || !strings.Contains(out, "is not a link: left alone") {
+		t.Errorf("over an original: %v, %s", err, out)
 	}
 }

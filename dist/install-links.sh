@@ -1,15 +1,23 @@
 #!/bin/sh
-# Put the names of the original programs beside cbsdmq, as links to it:
-#   install-links.sh [directory of cbsdmq, default /usr/local/bin]
-# A file that is already there is kept; move it away first.
+# Put the names of the original programs where the originals are installed, as
+# links to cbsdmq:
+#   install-links.sh [prefix, default /usr/local]
+# The agents go to PREFIX/sbin, where their rc scripts start them, the client
+# goes to PREFIX/bin. A file that is already there is kept, and the exit status
+# is 1; move it away first.
 set -eu
-dir=${1:-/usr/local/bin}
-[ -x "$dir/cbsdmq" ] || { echo "install-links.sh: $dir/cbsdmq is not there" >&2; exit 1; }
-for name in bs_router cbsd-mq-router bs_router-client; do
-	if [ -e "$dir/$name" ] && [ ! -L "$dir/$name" ]; then
-		echo "install-links.sh: $dir/$name is there and is not a link: left alone" >&2
+prefix=${1:-/usr/local}
+[ -x "$prefix/bin/cbsdmq" ] || { echo "install-links.sh: $prefix/bin/cbsdmq is not there" >&2; exit 1; }
+mkdir -p "$prefix/sbin"
+kept=0
+for name in sbin/bs_router sbin/cbsd-mq-router bin/bs_router-client; do
+	link=$prefix/$name
+	if [ -e "$link" ] && [ ! -L "$link" ]; then
+		echo "install-links.sh: $link is there and is not a link: left alone" >&2
+		kept=1
 		continue
 	fi
-	ln -sf cbsdmq "$dir/$name"
-	echo "$dir/$name -> cbsdmq"
+	ln -sf ../bin/cbsdmq "$link"
+	echo "$link -> ../bin/cbsdmq"
 done
+exit $kept
