@@ -194,7 +194,8 @@ func startHint(plan Plan, name string, g GuestState, tail []byte) string {
 	case g.Status == statusSlave:
 		return "it is a slave here: cbsd jswmode jname=" + name + " mode=master, if it runs nowhere else"
 	case bytes.Contains(tail, []byte("PID: 0")):
-		return "its process ended at once: the output says why, and so does the console: cbsd " + letter + "start " + name + " in a shell on the host"
+		return "its process ended at once: the output says why, and so does the console: cbsd " + letter + "start " + name + " in a shell on the host; " +
+			"if another pool started a guest at that moment, both may have taken one VNC port: start it again"
 	case g.Emulator == jail && !canRunJails:
 		return "this host has no jails: only FreeBSD has"
 	}
