@@ -397,8 +397,8 @@ func TestCancelGoesOn(t *testing.T) {
 		t.Errorf("reason %q, hint %q", r.Reason, r.Hint)
 	}
 	r = b.want(b.submit("jstart", "jname=jail1"), cbsdmq.Timeout, cbsdmq.ExitTimeout)
-	if !strings.Contains(r.Reason, "without the step") {
-		t.Errorf("reason %q", r.Reason)
+	if !strings.Contains(r.Reason, "without the step") || !strings.Contains(r.Hint, "time_limit") || !strings.Contains(r.Hint, "look at the guest") {
+		t.Errorf("reason %q, hint %q", r.Reason, r.Hint)
 	}
 }
 

@@ -117,7 +117,7 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 			// they go on without it and end with status 0.
 			if exit.Code == 0 && plan.Class == cbsd.Change {
 				v.Reason += ". It went on to its end, but without the step that SIGTERM cut short"
-				v.Hint = "look at the guest: something may be missing from it"
+				v.Hint = strings.TrimSuffix("look at the guest, something may be missing from it; "+v.Hint, "; ")
 			}
 		}
 		r = reply(state, code, v.Reason, v.Hint)
