@@ -615,6 +615,7 @@ func TestPowerLoss(t *testing.T) {
 
 func TestNameOfAnotherPool(t *testing.T) {
 	b := newBench(t)
+	made := make(chan string, 10)
 	b.adjust = func(c *Config) {
 		c.Elsewhere = func(_ context.Context, guest string) string {
 			if guest == "taken" {
@@ -622,12 +623,21 @@ func TestNameOfAnotherPool(t *testing.T) {
 			}
 			return ""
 		}
+		c.Made = func(guest string) { made <- guest }
 	}
 	b.start()
 	r := b.want(b.submit("jcreate", "jname=taken"), cbsdmq.Refused, cbsdmq.ExitRefused)
-	if r.Reason != "CommandArgs.jname: pool2 of this host has a guest taken" {
+	if r.Reason != "CommandArgs.jname: pool2 of this host has, or is making, a guest taken" {
 		t.Errorf("reason %q", r.Reason)
 	}
 	b.want(b.submit("jcreate", "jname=free"), cbsdmq.Done, 0)
+	select {
+	case guest := <-made:
+		if guest != "free" {
+			t.Errorf("made %s", guest)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nobody was told that it was made")
+	}
 	b.want(b.submit("jset", "jname=taken"), cbsdmq.Done, 0)
 }

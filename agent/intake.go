@@ -183,7 +183,7 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 		plan, err = s.cfg.CBSD.Plan(job)
 	}
 	if err == nil {
-		err = s.checkName(ctx, job, plan)
+		err = s.checkName(ctx, plan)
 	}
 	if err != nil {
 		row.Key = "" // the same work may be submitted again once it is right
@@ -207,24 +207,31 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 // checkName refuses to make a guest whose name another pool of this host uses.
 // CBSD knows a running VM by its name alone: stopping the one would stop the
 // other.
-func (s *Server) checkName(ctx context.Context, job cbsdmq.Job, plan cbsd.Plan) error {
-	arg := "jname"
-	switch plan.Verb {
-	case cbsd.Create, cbsd.Register:
-	case cbsd.Clone, cbsd.Rename:
-		arg = "new"
-	default:
-		return nil
-	}
-	name, ok := job.Arg(arg)
-	if !ok || s.cfg.Elsewhere == nil {
+func (s *Server) checkName(ctx context.Context, plan cbsd.Plan) error {
+	arg, name := makes(plan)
+	if name == "" || s.cfg.Elsewhere == nil {
 		return nil
 	}
 	if pool := s.cfg.Elsewhere(ctx, name); pool != "" {
-		return cbsdmq.Errorf(cbsdmq.CodeRefused, "CommandArgs."+arg, "%s of this host has a guest %s", pool, name).
+		return cbsdmq.Errorf(cbsdmq.CodeRefused, "CommandArgs."+arg, "%s of this host has, or is making, a guest %s", pool, name).
 			WithHint("choose another name: CBSD tells running guests of one host apart by their names only")
 	}
 	return nil
+}
+
+// makes returns the name of the guest that plan makes, and the argument that
+// has it.
+func makes(plan cbsd.Plan) (arg, name string) {
+	switch plan.Verb {
+	case cbsd.Create, cbsd.Register:
+		arg = "jname"
+	case cbsd.Clone, cbsd.Rename:
+		arg = "new"
+	default:
+		return "", ""
+	}
+	name, _ = plan.Arg(arg)
+	return arg, name
 }
 
 func (s *Server) parse(d bus.Delivery) (cbsdmq.Job, error) {

@@ -297,6 +297,9 @@ func (l *loop) forget(j *job) {
 	if l.jobs[j.row.Seq] == j {
 		delete(l.jobs, j.row.Seq)
 	}
+	if _, name := makes(j.plan); name != "" && l.s.cfg.Made != nil {
+		l.s.cfg.Made(name)
+	}
 	l.s.open.Add(-1)
 	select {
 	case l.s.room <- struct{}{}:

@@ -78,8 +78,10 @@ type Config struct {
 	RunDir string
 
 	// Elsewhere names the other pool of this host that has a guest of that name,
-	// "" where there is none; nil = there are no others.
+	// "" where there is none; nil = there are no others. It is asked before a
+	// guest is made, and Made is told when the job that was to make it has ended.
 	Elsewhere func(ctx context.Context, guest string) (pool string)
+	Made      func(guest string)
 
 	Workers       int // changing commands at once
 	Readers       int // reading commands at once

@@ -101,14 +101,20 @@ type hosted struct {
 
 	mu    sync.Mutex
 	pools map[string]*cbsd.Pool // that are served now
+
+	making claims
 }
 
 func newHosted(o agentOptions, cfgs []*config.Config, logs []poolLog) *hosted {
 	return &hosted{o: o, cfgs: cfgs, logs: logs, buses: &all.Opener{Log: logs[0].log}}
 }
 
-// elsewhere names the pool, other than mine, that has a guest of that name.
+// elsewhere names the pool, other than mine, that has a guest of that name or
+// is making one.
 func (h *hosted) elsewhere(ctx context.Context, mine, guest string) string {
+	if pool := h.making.claim(mine, guest); pool != "" {
+		return pool
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for name, pool := range h.pools {
@@ -116,6 +122,7 @@ func (h *hosted) elsewhere(ctx context.Context, mine, guest string) string {
 			continue
 		}
 		if _, found, err := pool.Guest(ctx, guest); err == nil && found {
+			h.making.release(mine, guest)
 			return name
 		}
 	}
@@ -279,6 +286,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		Dial:      func(ctx context.Context) (agent.Runner, error) { return ensureRunner(ctx, c.RunDir) },
 		RunDir:    c.RunDir,
 		Elsewhere: func(ctx context.Context, guest string) string { return h.elsewhere(ctx, c.Pool, guest) },
+		Made:      func(guest string) { h.making.release(c.Pool, guest) },
 		Workers:   c.Workers, Readers: c.Readers, Backlog: c.Backlog, OutputMax: int64(c.OutputMax),
 		TimeLimit: time.Duration(c.TimeLimit), KillGrace: time.Duration(c.KillGrace),
 		ForeignWait: time.Duration(c.ForeignWait), LegacyExpires: time.Duration(c.LegacyExpires),
