@@ -38,8 +38,9 @@ func TestExamples(t *testing.T) {
 	check(root)
 }
 
-// pieces takes a line for a shell apart into commands.
-var pieces = regexp.MustCompile(`[|&]+|\$\(|\)|;`)
+// pieces takes a line for a shell apart into commands; a file that output goes
+// to is none.
+var pieces = regexp.MustCompile(`[|&>]+|\$\(|\)|;`)
 
 // example parses the commands of ours in a line for a shell.
 func example(line string) error {
