@@ -13,10 +13,10 @@ import (
 // *Error of CodeRefused that names the field.
 //
 // Keys match without regard to case and unknown keys are ignored, as the
-// original programs do; a key that comes twice is refused. Numbers and
-// booleans in CommandArgs are taken as CBSD writes them (4, true is 1, false
-// is 0); null, arrays and objects are refused. Which commands and which
-// characters may be run is not decided here.
+// original programs do; a key that comes twice is refused, but for an argument
+// that has the same value. Numbers and booleans in CommandArgs are taken as CBSD
+// writes them (4, true is 1, false is 0); null, arrays and objects are refused.
+// Which commands and which characters may be run is not decided here.
 //
 // Where the body is bad but its JobID or id could be read, the returned job
 // holds them, so that the refusal finds its way back.
@@ -125,11 +125,13 @@ func checkWords(meta []byte) error {
 	return nil
 }
 
+const fieldArgs = "CommandArgs"
+
 func parseArgs(raw []byte) ([]Arg, error) {
 	if string(raw) == "null" {
 		return nil, nil
 	}
-	fields, err := members("CommandArgs", raw)
+	fields, err := members(fieldArgs, raw)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,8 @@ var hostile = map[string]struct{ body, want string }{
 	"repeated by escape":   {`{"Command":"jls","\u0043ommand":"jremove"}`, "Command: the key comes twice"},
 	"repeated argument":    {`{"Command":"jls","CommandArgs":{"jname":"a","jname":"b"}}`, "CommandArgs.jname: the key comes twice"},
 	"argument by case":     {`{"Command":"jls","CommandArgs":{"jname":"a","JNAME":"b"}}`, "CommandArgs.JNAME: the key comes twice"},
+	"argument, other form": {`{"Command":"jls","CommandArgs":{"jname":"4","jname":4}}`, "CommandArgs.jname: the key comes twice"},
+	"argument, three":      {`{"Command":"jls","CommandArgs":{"jname":"a","jname":"a","jname":"b"}}`, "CommandArgs.jname: the key comes twice"},
 	"repeated in ours":     {`{"Command":"jls","cbsdmq":{"v":1,"id":"` + testULID + `","ID":"x"}}`, "cbsdmq.ID: the key comes twice"},
 	"JobID string":         {`{"Command":"jls","JobID":"5"}`, "JobID: wants uint64, not a JSON string"},
 	"JobID negative":       {`{"Command":"jls","JobID":-1}`, "JobID: wants uint64, not a JSON number -1"},
@@ -142,6 +144,7 @@ func TestParseJobTakes(t *testing.T) {
 		"no args":        {`{"Command":"jls"}`, cbsdmq.Job{Command: "jls"}},
 		"null args":      {`{"Command":"jls","CommandArgs":null,"JobID":null}`, cbsdmq.Job{Command: "jls"}},
 		"JobID":          {`{"Command":"jls","jobid":18446744073709551615}`, cbsdmq.Job{Command: "jls", JobID: 1<<64 - 1}},
+		"said again":     {`{"Command":"jset","CommandArgs":{"a":"x", "a": "x"}}`, arg("x")}, // cbsd-mq-api does
 		"order":          {`{"Command":"jls","CommandArgs":{"b":"1","a":"2"}}`, cbsdmq.Job{Command: "jls", Args: []cbsdmq.Arg{{"b", "1"}, {"a", "2"}}}},
 		"ours": {
 			`{"Command":"jls","cbsdmq":{"v":1,"id":"` + testULID + `","words":["a"],"sig":{"x":1},"later":true}}`,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -29,7 +30,8 @@ func (m member) into(field string, v any) error {
 // members returns the members of the object raw in their order; with an error
 // those before it. encoding/json would keep the last of two equal keys and
 // match keys without regard to case, so that a reader and a filter in front of
-// it could see different jobs: equal keys are refused.
+// it could see different jobs: equal keys are refused, but for an argument with
+// the same value.
 func members(field string, raw []byte) ([]member, error) {
 	if json.Valid(raw) {
 		return splitMembers(field, raw)
@@ -51,7 +53,7 @@ func decodeMembers(field string, raw []byte) ([]member, error) {
 		return nil, refusedf(field, "not a JSON object")
 	}
 	var out []member
-	seen := make(map[string]bool)
+	seen := make(map[string]int) // places in out
 	for dec.More() {
 		tok, err := dec.Token()
 		if err != nil {
@@ -62,10 +64,13 @@ func decodeMembers(field string, raw []byte) ([]member, error) {
 		if err := dec.Decode(&m.value); err != nil {
 			return out, notJSON(join(field, m.name), err)
 		}
-		if seen[m.key] {
-			return out, errTwice(field, m.name)
+		if i, ok := seen[m.key]; ok {
+			if !sameArg(field, out[i], m) {
+				return out, errTwice(field, m.name)
+			}
+			continue
 		}
-		seen[m.key] = true
+		seen[m.key] = len(out)
 		out = append(out, m)
 	}
 	if _, err := dec.Token(); err != nil {
@@ -95,18 +100,25 @@ func splitMembers(field string, raw []byte) ([]member, error) {
 		raw = bytes.TrimLeft(raw[1:], space) // the colon
 		n = valueLen(raw)
 		m := member{name: name, key: fold(name), value: raw[:n:n]}
-		for i := range out {
-			if out[i].key == m.key {
-				return out, errTwice(field, name)
-			}
+		at := slices.IndexFunc(out, func(o member) bool { return o.key == m.key })
+		switch {
+		case at < 0:
+			out = append(out, m)
+		case !sameArg(field, out[at], m):
+			return out, errTwice(field, name)
 		}
-		out = append(out, m)
 		raw = bytes.TrimLeft(raw[n:], space)
 		if raw[0] == ',' {
 			raw = bytes.TrimLeft(raw[1:], space)
 		}
 	}
 	return out, nil
+}
+
+// sameArg reports whether b only says again what a says: cbsd-mq-api sends the
+// argument host_hostname twice, with one value.
+func sameArg(field string, a, b member) bool {
+	return field == fieldArgs && a.name == b.name && bytes.Equal(a.value, b.value)
 }
 
 func errTwice(field, name string) error {
