@@ -21,6 +21,8 @@ type Config struct {
 	Cert string `json:"cert"` // PEM file of the client's certificate
 	Key  string `json:"key"`  // PEM file of its key
 
+	Replicas int `json:"replicas"` // rabbitmq: copies of a queue in a cluster; 0 = no cluster
+
 	EmbeddedDir    string `json:"embedded_dir"`    // nats, uri embedded: where the broker keeps its messages and its token
 	EmbeddedListen string `json:"embedded_listen"` // nats, uri embedded: host:port for other processes
 }

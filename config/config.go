@@ -120,7 +120,7 @@ func (c *Config) Buses() []Section {
 // A Section is one broker of a configuration.
 type Section struct {
 	Name string // as Broker names it
-	Kind string // which driver: "beanstalkd", "nats"
+	Kind string // which driver, one of Kinds
 	bus.Config
 }
 
@@ -129,6 +129,7 @@ func Kinds() []string {
 	return []string{
 		"beanstalkd",
 		"nats",
+		"rabbitmq",
 	}
 }
 

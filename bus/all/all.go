@@ -12,6 +12,7 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/bus/beanstalk"
 	"github.com/cbsd/cbsdmq/bus/nats"
+	"github.com/cbsd/cbsdmq/bus/rabbitmq"
 )
 
 // An Opener opens buses by their sections of the configuration. One process
@@ -45,6 +46,9 @@ func (o *Opener) open(ctx context.Context, kind string, cfg bus.Config) (bus.Dri
 	switch kind {
 	case "beanstalkd":
 		d, err := beanstalk.New(cfg)
+		return d, nothing{}, err
+	case "rabbitmq":
+		d, err := rabbitmq.New(cfg)
 		return d, nothing{}, err
 	case "nats":
 		o.nats.Log, o.nats.ClientOnly = o.Log, o.ClientOnly

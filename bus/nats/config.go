@@ -2,7 +2,6 @@ package nats
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -163,35 +162,4 @@ func login(cfg bus.Config) (credential, error) {
 		return credential{nats.UserCredentialBytes(b), "the credentials in " + cfg.Creds}, nil
 	}
 	return credential{}, nil
-}
-
-// tlsConfig reads the keys tls, ca, cert and key. It returns nil if none of
-// them is set.
-func tlsConfig(cfg bus.Config) (*tls.Config, error) {
-	if !cfg.TLS && cfg.CA == "" && cfg.Cert == "" && cfg.Key == "" {
-		return nil, nil
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CA != "" {
-		b, err := os.ReadFile(cfg.CA)
-		if err != nil {
-			return nil, fmt.Errorf("ca: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(b) {
-			return nil, fmt.Errorf("ca: no certificate in %s", cfg.CA)
-		}
-	}
-	if cfg.Cert != "" || cfg.Key != "" {
-		if cfg.Cert == "" || cfg.Key == "" {
-			return nil, errors.New("cert and key: one is not good without the other")
-		}
-		pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
-		if err != nil {
-			return nil, fmt.Errorf("cert and key: %w", err)
-		}
-		// Shown whatever the server asks for, so that it says what is wrong.
-		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
-	}
-	return t, nil
 }

@@ -21,7 +21,7 @@ const closeTimeout = 1500 * time.Millisecond
 type conn struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
-	wire     *wire
+	wire     *socket
 	version  version
 	embedded bool // by the configuration
 	grouped  bool // Put has to ask for a sync
@@ -37,7 +37,7 @@ type conn struct {
 	consumers map[*consumer]struct{}
 }
 
-func newConn(w *wire) *conn {
+func newConn(w *socket) *conn {
 	return &conn{
 		pullExpires: pullExpires,
 		wire:        w,
@@ -55,7 +55,7 @@ func (c *conn) fail(err error) error {
 	if c.err == nil {
 		c.err = err
 		close(c.dead)
-		go c.wire.kill() // nats.go closes itself then
+		go c.wire.Kill() // nats.go closes itself then
 	}
 	return c.err
 }
@@ -96,7 +96,7 @@ func (c *conn) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
 
 // guard makes what blocks in nats.go end soon after ctx. To be stopped.
 func (c *conn) guard(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, c.wire.unblock)
+	return context.AfterFunc(ctx, c.wire.Unblock)
 }
 
 // call says what the error of a request means for the connection: nothing if
@@ -146,7 +146,7 @@ func (c *conn) Close() error {
 		close(c.dead)
 	}
 	c.mu.Unlock()
-	defer time.AfterFunc(closeTimeout, c.wire.kill).Stop()
+	defer time.AfterFunc(closeTimeout, c.wire.Kill).Stop()
 	c.nc.Close()
 	return nil
 }

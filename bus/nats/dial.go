@@ -80,9 +80,9 @@ func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
 
 // attempt returns what the server said first beside an error.
 func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
-	w := &wire{ctx: ctx, process: e.process}
+	w := &socket{ctx: ctx, process: e.process}
 	c := newConn(w)
-	defer context.AfterFunc(ctx, w.kill)()
+	defer context.AfterFunc(ctx, w.Kill)()
 	opts := []nats.Option{
 		nats.Name("cbsdmq"),
 		nats.NoReconnect(),
@@ -106,13 +106,13 @@ func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
 	}
 	nc, err := nats.Connect("nats://"+e.addr, opts...)
 	if err != nil {
-		head, werr := w.failure()
+		head, werr := w.Failure()
 		if werr != nil { // says more than nats.ErrNoServers
 			err = werr
 		}
 		return nil, head, err
 	}
-	w.connected()
+	w.Connected()
 	c.nc = nc
 	c.grouped = nc.ConnectedServerName() == serverName
 	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1<<20)); err == nil {

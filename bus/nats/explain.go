@@ -1,17 +1,15 @@
 package nats
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/tlsconf"
 )
 
 // explain says in plain words why connecting to e failed, and wraps what
@@ -30,26 +28,14 @@ func (e endpoint) explain(err error, head []byte) error {
 // reason returns "" if another attempt may succeed.
 func (e endpoint) reason(err error) string {
 	host, _, _ := net.SplitHostPort(e.addr)
-	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "its certificate is not from an authority that is trusted here; the key ca names one" + issuer(unknown.Cert)
-	}
-	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
-		return fmt.Sprintf("its certificate is for %s, not for %s", names(wrong.Certificate), host)
-	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
-		if invalid.Reason == x509.Expired {
-			return fmt.Sprintf("its certificate is valid from %s to %s, and now is %s", day(invalid.Cert.NotBefore), day(invalid.Cert.NotAfter), day(time.Now()))
-		}
-		return "its certificate is not valid"
+	if why := tlsconf.Reason(err, host); why != "" {
+		return why
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" && strings.Contains(op.Error(), "certificate") || hungUp(err) {
 		if e.tls == nil || !e.hasCertificate() {
 			return "it asks for a certificate of the client; the keys cert and key name one"
 		}
 		return "it does not accept our certificate, key cert"
-	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return "what answers there does not speak TLS"
 	}
 	switch {
 	case errors.Is(err, nats.ErrSecureConnWanted):
@@ -74,23 +60,3 @@ func (c credential) name() string {
 	}
 	return c.what
 }
-
-func names(c *x509.Certificate) string {
-	list := c.DNSNames
-	for _, ip := range c.IPAddresses {
-		list = append(list, ip.String())
-	}
-	if len(list) == 0 {
-		return "no host at all"
-	}
-	return strings.Join(list, ", ")
-}
-
-func issuer(c *x509.Certificate) string {
-	if c == nil {
-		return ""
-	}
-	return fmt.Sprintf("; it was issued by %q", c.Issuer.CommonName)
-}
-
-func day(t time.Time) string { return t.UTC().Format("2006-01-02") }

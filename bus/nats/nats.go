@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/tlsconf"
 )
 
 const (
@@ -71,7 +72,7 @@ func New(cfg bus.Config) (*Driver, error) {
 		addr: addresses(servers),
 		endpoints: func() ([]endpoint, error) {
 			// The files are read again each time: certificates are renewed.
-			tls, err := tlsConfig(cfg)
+			tls, err := tlsconf.Load(cfg)
 			if err != nil {
 				return nil, &bus.Permanent{Err: err}
 			}

@@ -19,10 +19,12 @@ import (
 type Process struct {
 	Addr string // host:port
 
-	path string
-	args []string
-	cmd  *exec.Cmd // nil when it does not run
-	out  bytes.Buffer
+	path     string
+	args     []string
+	env      []string      // nil = ours
+	patience time.Duration // until it accepts connections
+	cmd      *exec.Cmd     // nil when it does not run
+	out      bytes.Buffer
 }
 
 // Require returns the path of a program, or skips the test: loudly, and on CI
@@ -44,15 +46,21 @@ func Require(t testing.TB, program, install string) string {
 // with the test.
 func StartProcess(t testing.TB, addr, path string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Addr: addr, path: path, args: args}
+	p := &Process{Addr: addr, path: path, args: args, patience: 20 * time.Second}
+	p.startWith(t)
+	return p
+}
+
+// startWith starts the server for as long as the test lasts.
+func (p *Process) startWith(t testing.TB) {
+	t.Helper()
 	p.Start(t)
 	t.Cleanup(func() {
 		p.Kill(t)
 		if t.Failed() && p.out.Len() > 0 {
-			t.Logf("%s said:\n%s", path, p.out.Bytes())
+			t.Logf("%s said:\n%s", p.path, p.out.Bytes())
 		}
 	})
-	return p
 }
 
 // Start starts the server, with the same arguments and data as before, and
@@ -61,11 +69,13 @@ func (p *Process) Start(t testing.TB) {
 	t.Helper()
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out
+	cmd.Env = p.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // some servers are started by a script
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting %s: %v", p.path, err)
 	}
 	p.cmd = cmd
-	Eventually(t, 20*time.Second, func() error {
+	Eventually(t, p.patience, func() error {
 		c, err := net.Dial("tcp", p.Addr)
 		if err != nil {
 			return fmt.Errorf("%s does not accept connections: %w", p.path, err)
@@ -80,7 +90,7 @@ func (p *Process) Kill(t testing.TB) {
 	if p.cmd == nil {
 		return
 	}
-	p.cmd.Process.Kill()
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	p.cmd.Wait()
 	p.cmd = nil
 }
@@ -98,9 +108,9 @@ func (p *Process) Cont(t testing.TB) {
 }
 
 // Signal sends a signal to the server.
-func (p *Process) Signal(t testing.TB, s os.Signal) {
+func (p *Process) Signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
+	if err := syscall.Kill(-p.cmd.Process.Pid, s); err != nil {
 		t.Fatalf("signalling %s: %v", p.path, err)
 	}
 }

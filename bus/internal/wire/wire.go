@@ -1,0 +1,116 @@
+// Package wire is the socket beneath a broker's client library. Libraries have
+// no contexts where they dial and where they write, and no limit to what they
+// read before a server has shown that it is one, so a Conn sees to that.
+package wire
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// stuck is how long a write may go on after the ctx of a call has ended
+	// before it is taken for one that the server does not read.
+	stuck = 100 * time.Millisecond
+
+	// greeting is how much a server may say until Connected is called.
+	greeting = 128 << 10
+
+	headMax = 40
+)
+
+// A Conn is a socket that can be killed under whatever reads and writes.
+type Conn struct {
+	net.Conn
+
+	mu     sync.Mutex
+	err    error  // of the dial
+	head   []byte // what was read first
+	read   int    // bytes, while connecting
+	open   bool   // connected
+	killed bool
+
+	writing atomic.Int32  // writes in progress
+	written atomic.Uint64 // writes that have ended
+}
+
+// Opened takes what a dial has returned, and returns what the library is to
+// have of it.
+func (w *Conn) Opened(conn net.Conn, err error) (net.Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err = err; err != nil {
+		return nil, err
+	}
+	w.Conn = conn
+	if w.killed {
+		conn.Close()
+	}
+	return w, nil
+}
+
+// Connected ends the limits of the greeting.
+func (w *Conn) Connected() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open = true
+}
+
+// Failure is why the dial failed, or what was wrong with the greeting, and
+// what the server said first.
+func (w *Conn) Failure() (head []byte, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.head, w.err
+}
+
+// Kill closes the socket.
+func (w *Conn) Kill() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.killed = true
+	if w.Conn != nil {
+		w.Conn.Close()
+	}
+}
+
+func (w *Conn) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.open {
+		return n, err
+	}
+	if room := headMax - len(w.head); room > 0 {
+		w.head = append(w.head, b[:min(n, room)]...)
+	}
+	if w.read += n; w.read > greeting {
+		w.err = errors.New("the server says much, but not that it is the broker")
+		return 0, w.err
+	}
+	return n, err
+}
+
+func (w *Conn) Write(b []byte) (int, error) {
+	w.writing.Add(1)
+	n, err := w.Conn.Write(b)
+	w.written.Add(1)
+	w.writing.Add(-1)
+	return n, err
+}
+
+// Unblock kills the socket if a write is in progress that does not end soon.
+func (w *Conn) Unblock() {
+	seen := w.written.Load()
+	if w.writing.Load() == 0 {
+		return
+	}
+	time.AfterFunc(stuck, func() {
+		if w.writing.Load() > 0 && w.written.Load() == seen {
+			w.Kill()
+		}
+	})
+}

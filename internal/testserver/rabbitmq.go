@@ -1,0 +1,98 @@
+package testserver
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rabbitHomes are where Debian's package and FreeBSD's have the server. What is
+// in /usr/sbin is a wrapper that serves the system's own node.
+var rabbitHomes = []string{"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server", "/usr/local/lib/erlang/lib/rabbitmq_server-*/sbin/rabbitmq-server"}
+
+// RabbitMQ starts a node of its own, with an epmd of its own. Further lines of
+// rabbitmq.conf may follow. It skips the test where there is none.
+func RabbitMQ(t testing.TB, config ...string) *Process {
+	t.Helper()
+	var path string
+	for _, pattern := range append([]string{os.Getenv("RABBITMQ_SERVER")}, rabbitHomes...) {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			path = found[len(found)-1]
+			break
+		}
+	}
+	if path == "" {
+		Require(t, "rabbitmq-server of a rabbitmq_server-*/sbin", "apt-get install rabbitmq-server (Debian), pkg install rabbitmq (FreeBSD)")
+	}
+	dir := t.TempDir()
+	addr, epmd, dist := FreeAddr(t), FreeAddr(t), FreeAddr(t)
+	lines := append([]string{"listeners.tcp.default = " + addr, "vm_memory_high_watermark.relative = 0.1", "disk_free_limit.absolute = 50MB", "log.console.level = error"}, config...)
+	conf := filepath.Join(dir, "rabbitmq.conf")
+	for file, text := range map[string]string{
+		conf:                                  strings.Join(lines, "\n") + "\n",
+		filepath.Join(dir, "enabled_plugins"): "[].\n",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatalf("configuring rabbitmq-server: %v", err)
+		}
+	}
+	port := func(addr string) string { _, p, _ := net.SplitHostPort(addr); return p }
+	p := &Process{Addr: addr, path: path, patience: 90 * time.Second, env: append(os.Environ(),
+		"HOME="+dir, "ERL_EPMD_ADDRESS=127.0.0.1", "ERL_EPMD_PORT="+port(epmd),
+		"RABBITMQ_NODENAME=cbsdmq"+port(addr)+"@localhost", "RABBITMQ_DIST_PORT="+port(dist),
+		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "mnesia"), "RABBITMQ_LOG_BASE="+filepath.Join(dir, "log"), "RABBITMQ_LOGS=-",
+		"RABBITMQ_CONFIG_FILE="+conf, "RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(dir, "enabled_plugins"),
+		"RABBITMQ_PID_FILE="+filepath.Join(dir, "pid"),
+		`RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +S 2:2`,
+	)}
+	p.startWith(t)
+	t.Cleanup(func() { killListener(t, epmd) })
+	return p
+}
+
+// killListener ends the process that listens on addr: the epmd that a node
+// started and left behind.
+func killListener(t testing.TB, addr string) {
+	t.Helper()
+	pid, err := listener(addr)
+	if err != nil {
+		t.Logf("ending epmd: %v", err)
+		return
+	}
+	if p, err := os.FindProcess(pid); err == nil {
+		_ = p.Kill()
+	}
+}
+
+// listener finds the process that listens on a TCP port of 127.0.0.1, by
+// Linux's /proc.
+func listener(addr string) (pid int, err error) {
+	_, port, _ := net.SplitHostPort(addr)
+	n, _ := strconv.Atoi(port)
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return 0, err
+	}
+	socket := ""
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
+			socket = "socket:[" + f[9] + "]"
+		}
+	}
+	if socket == "" {
+		return 0, fmt.Errorf("nothing listens on %s", addr)
+	}
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, l := range links {
+		if to, err := os.Readlink(l); err == nil && to == socket {
+			return strconv.Atoi(strings.Split(l, "/")[2])
+		}
+	}
+	return 0, fmt.Errorf("the process that listens on %s is not ours to see", addr)
+}
