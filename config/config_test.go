@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,11 +104,8 @@ func TestExampleNamesEveryKey(t *testing.T) {
 		}
 	}
 	for _, key := range keysOf(new(bus.Config)) {
-		if _, ok := c.given["beanstalkd."+key]; ok {
-			continue
-		}
-		if _, ok := c.given["nats."+key]; !ok {
-			t.Errorf("the example lacks %q in both sections", key)
+		if !slices.ContainsFunc(Kinds(), func(kind string) bool { _, ok := c.given[kind+"."+key]; return ok }) {
+			t.Errorf("the example lacks %q in all sections", key)
 		}
 	}
 	// The other way round: an unknown key would have been a warning. And each
@@ -147,7 +145,7 @@ func described(t *testing.T, keys, elsewhere map[string]json.RawMessage) {
 // leave the key out.
 func TestExampleShowsDefaults(t *testing.T) {
 	c, _ := parse(t, Example())
-	short, _ := parse(t, `{"cbsdenv":"/pool1","beanstalkd":{"uri":"127.0.0.1:11300","logdir":"/var/log/cbsdmq"},"nats":{"uri":"embedded"},"allow":"all","workers":4,"broker":"beanstalkd"}`)
+	short, _ := parse(t, `{"cbsdenv":"/pool1","beanstalkd":{"uri":"127.0.0.1:11300","logdir":"/var/log/cbsdmq"},"nats":{"uri":"embedded"},"rabbitmq":{"uri":"127.0.0.1:5672"},"allow":"all","workers":4,"broker":"beanstalkd"}`)
 	if diff := cmp.Diff(short, c, cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Errorf("(-default +example):\n%s", diff)
 	}
