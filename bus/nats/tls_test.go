@@ -2,16 +2,8 @@ package nats_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,78 +15,6 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
-
-// authority issues certificates into files.
-type authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string // PEM of cert
-}
-
-func newAuthority(t testing.TB, name string) *authority {
-	t.Helper()
-	a := &authority{dir: t.TempDir()}
-	a.cert = &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign,
-	}
-	a.file, _, a.key = a.issue(t, "ca", a.cert)
-	return a
-}
-
-// issue signs c and returns the files with the certificate and its key.
-func (a *authority) issue(t testing.TB, name string, c *x509.Certificate) (cert, key string, private *ecdsa.PrivateKey) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer := a.key
-	if signer == nil {
-		signer = private
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, private.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalECPrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key = filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")
-	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: secret}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return cert, key, private
-}
-
-func (a *authority) host(t testing.TB, name string, until time.Time, hosts ...string) (cert, key string) {
-	t.Helper()
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(2),
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    until.Add(-24 * time.Hour),
-		NotAfter:     until,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	for _, h := range hosts {
-		if ip := net.ParseIP(h); ip != nil {
-			c.IPAddresses = append(c.IPAddresses, ip)
-		} else {
-			c.DNSNames = append(c.DNSNames, h)
-		}
-	}
-	cert, key, _ = a.issue(t, name, c)
-	return cert, key
-}
 
 // inProcess runs the server that the embedded broker is made of, with a
 // configuration file like testserver.NATS's.
@@ -132,13 +52,13 @@ func TestLogin(t *testing.T) {
 
 func testLogin(t *testing.T, start func(testing.TB, ...string) string) {
 	soon := time.Now().Add(time.Hour)
-	ca, stranger := newAuthority(t, "our authority"), newAuthority(t, "a stranger")
+	ca, stranger := testserver.NewAuthority(t, "our authority"), testserver.NewAuthority(t, "a stranger")
 	pair := func(cert, key string) string { return fmt.Sprintf("cert_file: %q, key_file: %q", cert, key) }
-	good := pair(ca.host(t, "good", soon, "127.0.0.1", "localhost"))
-	expired := pair(ca.host(t, "expired", time.Now().Add(-time.Hour), "127.0.0.1"))
-	elsewhere := pair(ca.host(t, "elsewhere", soon, "broker.example", "192.0.2.7"))
-	ourCert, ourKey := ca.host(t, "client", soon)
-	theirCert, theirKey := stranger.host(t, "client", soon)
+	good := pair(ca.Host(t, "good", soon, "127.0.0.1", "localhost"))
+	expired := pair(ca.Host(t, "expired", time.Now().Add(-time.Hour), "127.0.0.1"))
+	elsewhere := pair(ca.Host(t, "elsewhere", soon, "broker.example", "192.0.2.7"))
+	ourCert, ourKey := ca.Host(t, "client", soon)
+	theirCert, theirKey := stranger.Host(t, "client", soon)
 
 	const users = "authorization { user: alice, password: s3cret }"
 	plain := start(t, users)
@@ -147,7 +67,7 @@ func testLogin(t *testing.T, start func(testing.TB, ...string) string) {
 	secure := start(t, "tls { "+good+" }", users)
 	late := start(t, "tls { "+expired+" }")
 	wrong := start(t, "tls { "+elsewhere+" }")
-	mutual := start(t, fmt.Sprintf("tls { %s, ca_file: %q, verify: true }", good, ca.file))
+	mutual := start(t, fmt.Sprintf("tls { %s, ca_file: %q, verify: true }", good, ca.File))
 	localhost := strings.Replace(secure, "127.0.0.1", "localhost", 1)
 
 	for _, c := range []struct {
@@ -162,18 +82,18 @@ func testLogin(t *testing.T, start func(testing.TB, ...string) string) {
 		{"token", bus.Config{URI: token, Token: "s3cret"}, nil},
 		{"token in the address", bus.Config{URI: "nats://s3cret@" + token}, nil},
 		{"wrong token", bus.Config{URI: token, Token: "wr0ng"}, []string{token, "refuses the token"}},
-		{"TLS", bus.Config{URI: secure, CA: ca.file, User: "alice", Password: "s3cret"}, nil},
-		{"TLS by name", bus.Config{URI: "tls://" + localhost, CA: ca.file, User: "alice", Password: "s3cret"}, nil},
-		{"TLS, wrong password", bus.Config{URI: "tls://" + secure, CA: ca.file, User: "alice", Password: "wr0ng"}, []string{`refuses user "alice"`}},
+		{"TLS", bus.Config{URI: secure, CA: ca.File, User: "alice", Password: "s3cret"}, nil},
+		{"TLS by name", bus.Config{URI: "tls://" + localhost, CA: ca.File, User: "alice", Password: "s3cret"}, nil},
+		{"TLS, wrong password", bus.Config{URI: "tls://" + secure, CA: ca.File, User: "alice", Password: "wr0ng"}, []string{`refuses user "alice"`}},
 		{"unknown authority", bus.Config{URI: "tls://" + secure}, []string{secure, "authority", "key ca", `"our authority"`}},
-		{"another authority", bus.Config{URI: secure, CA: stranger.file}, []string{"authority", "key ca"}},
+		{"another authority", bus.Config{URI: secure, CA: stranger.File}, []string{"authority", "key ca"}},
 		{"server wants TLS, authority unknown", bus.Config{URI: secure}, []string{"authority", "key ca"}},
-		{"expired", bus.Config{URI: late, CA: ca.file}, []string{late, "valid from", "now is"}},
-		{"wrong host", bus.Config{URI: wrong, CA: ca.file}, []string{"broker.example, 192.0.2.7", "not for 127.0.0.1"}},
+		{"expired", bus.Config{URI: late, CA: ca.File}, []string{late, "valid from", "now is"}},
+		{"wrong host", bus.Config{URI: wrong, CA: ca.File}, []string{"broker.example, 192.0.2.7", "not for 127.0.0.1"}},
 		{"no TLS there", bus.Config{URI: open, TLS: true}, []string{open, "has no TLS"}},
-		{"client certificate", bus.Config{URI: mutual, CA: ca.file, Cert: ourCert, Key: ourKey}, nil},
-		{"no client certificate", bus.Config{URI: mutual, CA: ca.file}, []string{mutual, "keys cert and key"}},
-		{"strange client certificate", bus.Config{URI: mutual, CA: ca.file, Cert: theirCert, Key: theirKey}, []string{"does not accept our certificate"}},
+		{"client certificate", bus.Config{URI: mutual, CA: ca.File, Cert: ourCert, Key: ourKey}, nil},
+		{"no client certificate", bus.Config{URI: mutual, CA: ca.File}, []string{mutual, "keys cert and key"}},
+		{"strange client certificate", bus.Config{URI: mutual, CA: ca.File, Cert: theirCert, Key: theirKey}, []string{"does not accept our certificate"}},
 		{"list with one good", bus.Config{URI: plain + "," + token, Token: "s3cret"}, nil},
 		{"list with none", bus.Config{URI: plain + "," + token, Token: "wr0ng"}, []string{plain, token}},
 	} {

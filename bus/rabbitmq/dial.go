@@ -106,13 +106,14 @@ func (e endpoint) explain(err error, w *wire.Conn) error {
 	}
 	host, _, _ := net.SplitHostPort(e.addr)
 	why := tlsconf.Reason(err, host)
+	said, _ := errors.AsType[*amqp.Error](err)
 	switch {
 	case errors.Is(err, amqp.ErrCredentials), errors.Is(err, amqp.ErrSASL):
 		why = "it refuses " + e.login() + "; the keys are user and password"
 		if e.user == "guest" {
 			why += " (guest may come from the broker's own host only)"
 		}
-	case errors.Is(err, amqp.ErrVhost):
+	case errors.Is(err, amqp.ErrVhost), said != nil && said.Code == amqp.NotAllowed:
 		why = fmt.Sprintf("%s may not use the vhost %q, or there is none", e.login(), e.vhost)
 	}
 	if why != "" {
