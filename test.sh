@@ -8,24 +8,47 @@ servers=$PWD/.cache/servers
 PATH=$PATH:/usr/sbin:$servers/usr/bin:$servers/usr/sbin
 export PATH
 
-fetch() {
-	command -v "$1" >/dev/null && return
-	if ! command -v apt-get >/dev/null; then
-		echo "test.sh: $1 is not installed: its tests are skipped (FreeBSD: pkg install $2)" >&2
-		return
-	fi
+# unpack PACKAGE...: Debian's packages, below .cache
+unpack() {
 	mkdir -p "$servers"
 	(
 		cd "$servers"
-		apt-get -qq download "$1" 2>/dev/null || {
+		apt-get -qq download "$@" 2>/dev/null || {
 			if [ "$(id -u)" = 0 ]; then apt-get -qq update; else sudo -n apt-get -qq update; fi
-			apt-get -qq download "$1"
+			apt-get -qq download "$@" 2>/dev/null
 		}
-		dpkg -x "$1"_*.deb .
-		rm "$1"_*.deb
-	) || echo "test.sh: cannot get $1: its tests are skipped" >&2
+		for deb in *.deb; do
+			dpkg -x "$deb" .
+			rm "$deb"
+		done
+	)
 }
-fetch beanstalkd beanstalkd
-fetch nats-server nats-server
+
+# fetch WHAT FILE FREEBSD-PACKAGE DEBIAN-PACKAGE...: unless FILE is there
+fetch() {
+	what=$1 file=$2 freebsd=$3
+	shift 3
+	[ -e "$file" ] && return
+	if ! command -v apt-get >/dev/null; then
+		echo "test.sh: $what is not installed: its tests are skipped (FreeBSD: pkg install $freebsd)" >&2
+	elif ! unpack "$@"; then
+		echo "test.sh: cannot get $what: its tests are skipped" >&2
+	fi
+}
+
+# found PROGRAM: where it is, or a name of no file
+found() { command -v "$1" || echo "no $1"; }
+
+fetch beanstalkd "$(found beanstalkd)" beanstalkd beanstalkd
+fetch nats-server "$(found nats-server)" nats-server nats-server
+
+if [ -z "$(ls /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server /usr/local/lib/erlang/lib/rabbitmq_server-*/sbin/rabbitmq-server 2>/dev/null)" ]; then
+	fetch rabbitmq-server "$servers/usr/lib/rabbitmq" rabbitmq rabbitmq-server erlang-base erlang-asn1 erlang-crypto erlang-eldap \
+		erlang-ftp erlang-inets erlang-mnesia erlang-os-mon erlang-parsetools erlang-public-key erlang-runtime-tools erlang-snmp \
+		erlang-ssl erlang-syntax-tools erlang-tftp erlang-tools erlang-xmerl
+	sed -i "s|ROOTDIR=/usr/lib/erlang|ROOTDIR=$servers/usr/lib/erlang|" "$servers"/usr/lib/erlang/bin/erl "$servers"/usr/lib/erlang/erts-*/bin/erl # not where it was built for
+	RABBITMQ_SERVER=$(echo "$servers"/usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server)
+	export RABBITMQ_SERVER
+fi
 
 CGO_ENABLED=${CGO_ENABLED:-0} go test "$@" ./...

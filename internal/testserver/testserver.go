@@ -54,13 +54,13 @@ func StartProcess(t testing.TB, addr, path string, args ...string) *Process {
 // startWith starts the server for as long as the test lasts.
 func (p *Process) startWith(t testing.TB) {
 	t.Helper()
-	p.Start(t)
 	t.Cleanup(func() {
 		p.Kill(t)
 		if t.Failed() && p.out.Len() > 0 {
 			t.Logf("%s said:\n%s", p.path, p.out.Bytes())
 		}
 	})
+	p.Start(t)
 }
 
 // Start starts the server, with the same arguments and data as before, and
