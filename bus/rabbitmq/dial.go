@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -39,14 +40,11 @@ func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {
 	if permanent {
 		return nil, &bus.Permanent{Err: errors.Join(failed...)}
 	}
-	text := ""
+	text := make([]string, len(failed))
 	for i, err := range failed {
-		if i > 0 {
-			text += "; "
-		}
-		text += err.Error()
+		text[i] = err.Error()
 	}
-	return nil, errors.New(text) // wraps no Permanent
+	return nil, errors.New(strings.Join(text, "; ")) // wraps no Permanent
 }
 
 func (d *Driver) dial(ctx context.Context, e endpoint, share int) (*conn, error) {
