@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/cbsd/cbsdmq"
 )
 
 // Families of guests, as in the column emulator of the table jails.
@@ -33,6 +35,7 @@ const (
 	guestWords        // names of guests
 	columnWords       // names of columns
 	freeWords         // anything
+	pathWords         // anything but options, of which those of scp name programs to run
 )
 
 // A command is one line of the catalogue.
@@ -40,13 +43,14 @@ type command struct {
 	name    string
 	family  string
 	does    access
-	reads   string // values of the argument mode with which a command that changes only reads
+	reads   string // values of the argument mode with which a command that changes, or runs, only reads
 	verb    Verb
 	guests  string // arguments that name guests, the main one first
 	path    string // the argument that names an image file where others name a guest
 	words   words
 	args    string // names of arguments
 	sets    string // more of them, shared with other commands
+	files   string // arguments that name files which it writes or runs: refused unless named in Allow
 	open    bool   // takes arguments of any name
 	module  bool   // exists only where a module of CBSD is installed
 	builtin bool   // has no file of its own
@@ -54,6 +58,7 @@ type command struct {
 	drops   bool   // loses its first word where it has no terminal
 	mute    bool   // does not answer --args, --help and --desc
 	yes     bool   // asks a question that must be answered with yes
+	host    bool   // without a guest it acts on the host itself: refused unless named in Allow
 }
 
 // catalogue is every command of CBSD 14.1 and its other names. Commands that it
@@ -79,6 +84,9 @@ func (c *command) known() []string {
 	slices.Sort(all)
 	return slices.Compact(all)
 }
+
+// onlyReads reports whether the argument makes the command one that reads.
+func (c *command) onlyReads(a cbsdmq.Arg) bool { return a.Name == "mode" && hasField(c.reads, a.Value) }
 
 // fresh reports whether the argument name holds the name of a guest that the
 // command makes.

@@ -17,7 +17,7 @@ func TestCatalogue(t *testing.T) {
 		if name != cmd.name || !verbName.MatchString(name) {
 			t.Errorf("%s: bad name %q", name, cmd.name)
 		}
-		for _, list := range []string{cmd.args, cmd.sets, cmd.guests, cmd.reads} {
+		for _, list := range []string{cmd.args, cmd.sets, cmd.guests, cmd.reads, cmd.files} {
 			if !words.MatchString(list) {
 				t.Errorf("%s: bad list %q", name, list)
 			}
@@ -27,10 +27,15 @@ func TestCatalogue(t *testing.T) {
 				t.Errorf("%s: guest argument %s is unknown", name, guest)
 			}
 		}
+		for file := range strings.FieldsSeq(cmd.files) {
+			if !cmd.knows(file) {
+				t.Errorf("%s: file argument %s is unknown", name, file)
+			}
+		}
 		if cmd.path != "" && (cmd.namesGuest(cmd.path) || !cmd.knows(cmd.path)) {
 			t.Errorf("%s: path argument %s", name, cmd.path)
 		}
-		if cmd.reads != "" && (cmd.does != changes || !cmd.knows("mode")) {
+		if cmd.reads != "" && (cmd.does != changes && cmd.does != runs || !cmd.knows("mode")) {
 			t.Errorf("%s: modes that read in a command without modes", name)
 		}
 		if strings.HasSuffix(name, "-tui") && cmd.does != terminal {

@@ -40,9 +40,11 @@ type host struct {
 	dir     func() string
 	now     func() time.Time
 
-	mu    sync.Mutex
-	files map[string]found
-	names map[string]answer
+	mu        sync.Mutex
+	files     map[string]found
+	names     map[string]answer
+	variables map[string]bool // that its scripts read; nil = not looked for
+	scripts   identity        // of the program when they were looked for
 }
 
 type found struct {

@@ -70,7 +70,7 @@ func TestHostCommands(t *testing.T) {
 		"secret":  "there is no command secret",
 		"new-tui": "new-tui needs a terminal",
 	} {
-		_, err := p.Plan(parseJob(name))
+		_, err := p.Plan(parseJob(name, "jname=x1"))
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: got %v, want %q", name, err, want)
 		}
@@ -229,5 +229,36 @@ func TestEnv(t *testing.T) {
 	p = barePool(t, func(c *Config) { c.Color = true })
 	if got := p.Env("x", Plan{}); slices.Contains(got, "NOCOLOR=1") {
 		t.Errorf("coloured: %q", got)
+	}
+}
+
+// Without a guest these would change the host itself.
+func TestHostItself(t *testing.T) {
+	p, _ := installed(t, "exit 1")
+	if _, err := p.Plan(parseJob("service", "mode=action", "service=sshd", "stop")); err == nil || !strings.Contains(err.Error(), "CommandArgs.jname: is missing") || !strings.Contains(cbsdmq.HintOf(err), `"service"`) {
+		t.Errorf("got %v (%s)", err, cbsdmq.HintOf(err))
+	}
+	var err error
+	if p.allow, err = parseAllow([]string{"all", "service"}); err != nil {
+		t.Fatal(err)
+	}
+	mustPlan(t, p, "service", "mode=action", "service=sshd", "stop")
+}
+
+// What a create command keeps is read as shell, so a variable of CBSD's scripts
+// cannot be a note about a guest.
+func TestScriptVariables(t *testing.T) {
+	p, _ := installed(t, "exit 1")
+	program(t, filepath.Join(p.host.dist, "bhyvectl/bcreate"), "#!/usr/local/bin/cbsd\n")
+	program(t, filepath.Join(p.host.dist, "sudoexec/bcreate"), "#!/usr/local/bin/cbsd\n. ${users_template_profile}\n[ ${#profiles} -eq $iso_extract ]\n")
+	program(t, filepath.Join(p.host.dist, "misc/helper"), "\x7fELF$customer")
+	for name, refused := range map[string]bool{"users_template_profile": true, "iso_extract": true, "profiles": true, "customer": false} {
+		_, err := p.Plan(parseJob("bcreate", "jname=vm1", name+"=x"))
+		if got := err != nil; got != refused {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if refused && !strings.Contains(err.Error(), "variable of CBSD's own") {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }

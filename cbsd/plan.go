@@ -88,7 +88,7 @@ func (p *Plan) FreesRoom() bool {
 // Plan starts no process, but for an argument that the catalogue does not know:
 // then it asks this host's cbsd for the arguments of the command, once.
 func (p *Pool) Plan(job cbsdmq.Job) (Plan, error) {
-	cmd, err := p.command(job.Command)
+	cmd, err := p.command(job)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -111,6 +111,10 @@ func (p *Pool) Plan(job cbsdmq.Job) (Plan, error) {
 			return Plan{}, err
 		}
 	}
+	if cmd.host && len(b.guests) == 0 && !p.allow.names(cmd.name) {
+		return Plan{}, refuse("CommandArgs.jname", "is missing: "+cmd.name+" would act on the host itself",
+			fmt.Sprintf(`name the guest, or name %q in the agent's key "allow" to permit it`, cmd.name))
+	}
 	return b.finish(), nil
 }
 
@@ -119,8 +123,9 @@ func asks(cmd *command, word string) bool {
 	return !cmd.mute && (word == "--help" || word == "--desc" || word == "--args")
 }
 
-// command finds the command name and checks that it may be run at all.
-func (p *Pool) command(name string) (*command, error) {
+// command finds the command of a job and checks that it may be run at all.
+func (p *Pool) command(job cbsdmq.Job) (*command, error) {
+	name := job.Command
 	if !verbName.MatchString(name) {
 		return nil, refuse("Command", fmt.Sprintf("%q is not a command", name), "a command is one word, such as jstart, without a path")
 	}
@@ -142,7 +147,7 @@ func (p *Pool) command(name string) (*command, error) {
 		return nil, refuse("Command", name+" is not allowed in this pool", `the agent's key "allow" lists what is`)
 	case cmd.does == terminal && !named:
 		return nil, refuse("Command", name+" needs a terminal", "run it in a shell on the host")
-	case cmd.does == runs && !named:
+	case cmd.does == runs && !named && !slices.ContainsFunc(job.Args, cmd.onlyReads):
 		return nil, refuse("Command", name+" runs other programs", fmt.Sprintf(`name %q in the agent's key "allow" to permit it`, name))
 	}
 	return cmd, nil
@@ -202,7 +207,7 @@ func (b *planner) arg(a cbsdmq.Arg) error {
 // value checks the value of an argument by what it is for.
 func (b *planner) value(field string, a cbsdmq.Arg) error {
 	if a.Name == b.cmd.path && a.Name != "" {
-		return flawed(field, badImage, a.Value)
+		return b.image(field, a)
 	}
 	if b.cmd.namesGuest(a.Name) {
 		return b.guest(field, a.Name, a.Value)
@@ -211,8 +216,24 @@ func (b *planner) value(field string, a cbsdmq.Arg) error {
 		return refuse(field, f.what, f.hint)
 	}
 	if kindOf(b.cmd, a.Name) == file && !harmless(a.Name, a.Value) && !b.pool.allow.argument(b.cmd.name, a.Name) {
-		return refuse(field, "names a file that CBSD would run as root",
+		return refuse(field, "names a file that CBSD would run as root, or write to",
 			fmt.Sprintf(`name "%s:%s" in the agent's key "allow" to permit it`, b.cmd.name, a.Name))
+	}
+	return nil
+}
+
+// image checks the path of an image: CBSD reads the head of an image as shell.
+func (b *planner) image(field string, a cbsdmq.Arg) error {
+	if f, bad := badImage(a.Value); bad {
+		return refuse(field, f.what, f.hint)
+	}
+	exports, imports := b.pool.path("export")+"/", b.pool.path("import")+"/"
+	switch {
+	case !strings.Contains(a.Value, "/"), strings.HasPrefix(a.Value, exports), strings.HasPrefix(a.Value, imports):
+	case b.pool.allow.argument(b.cmd.name, a.Name):
+	default:
+		return refuse(field, "names an image whose head CBSD would run as root",
+			fmt.Sprintf(`move it to %s, or name "%s:%s" in the agent's key "allow" to permit any path`, imports, b.cmd.name, a.Name))
 	}
 	return nil
 }
@@ -233,6 +254,9 @@ func (b *planner) guest(field, arg, name string) error {
 	if f, bad := badGuest(name, fresh); bad {
 		return refuse(field, f.what, f.hint)
 	}
+	if arg == "old" && strings.Contains(name, ":") {
+		return refuse(field, "contains the character :", "CBSD renames by sed, where what follows would be commands of sed; rename it on the host first")
+	}
 	if arg == "" {
 		b.words = append(b.words, name)
 		return nil
@@ -244,6 +268,8 @@ func (b *planner) guest(field, arg, name string) error {
 	return nil
 }
 
+const keptHint = "create commands read their arguments as shell variables; leave it out"
+
 // known looks at an argument whose name the catalogue does not have.
 func (b *planner) known(field, name string) error {
 	cmd := b.cmd
@@ -254,10 +280,13 @@ func (b *planner) known(field, name string) error {
 		return nil
 	}
 	if cmd.keeps() && isInternal(name) {
-		return refuse(field, "is a variable of CBSD's own", nearestHint(name, cmd.known(), "create commands read their arguments as shell variables; leave it out"))
+		return refuse(field, "is a variable of CBSD's own", nearestHint(name, cmd.known(), keptHint))
 	}
 	if b.pool.host.knows(cmd.name, cmd, name) {
 		return nil
+	}
+	if cmd.keeps() && b.pool.host.uses(name) {
+		return refuse(field, "is a variable of CBSD's own", nearestHint(name, cmd.known(), keptHint))
 	}
 	near, close := nearest(name, cmd.known())
 	hint := "cbsd " + cmd.name + " --help lists its arguments"
@@ -298,10 +327,10 @@ func (b *planner) word(i int, w string) error {
 		if !columns.MatchString(w) || strings.Contains(w, ",") {
 			return refuse(field, "is not the name of a column", "letters, digits and _: CBSD would run a file of another name")
 		}
-	case freeWords:
+	case freeWords, pathWords:
 		f, bad := badText(w)
 		if !bad {
-			f, bad = badPlain(w, true)
+			f, bad = badPlain(w, b.cmd.words == freeWords)
 		}
 		if !bad && strings.ContainsAny(w, " *?[") {
 			f, bad = flaw{"contains a space or a wildcard", "CBSD would split or expand it; send one word for each"}, true
@@ -356,18 +385,10 @@ func (b *planner) readsOnly() bool {
 	if b.cmd.does == reads {
 		return true
 	}
-	mode, ok := b.plan.Arg("mode")
-	return ok && hasField(b.cmd.reads, mode)
+	return slices.ContainsFunc(b.job.Args, b.cmd.onlyReads)
 }
 
 func (b *planner) warn(s string) { b.plan.Warnings = append(b.plan.Warnings, s) }
-
-func flawed(field string, check func(string) (flaw, bool), v string) error {
-	if f, bad := check(v); bad {
-		return refuse(field, f.what, f.hint)
-	}
-	return nil
-}
 
 func refuse(field, what, hint string) error {
 	e := cbsdmq.Errorf(cbsdmq.CodeRefused, field, "%w", errors.New(what))

@@ -27,6 +27,7 @@ func barePool(t testing.TB, change ...func(*Config)) *Pool {
 
 func TestPlan(t *testing.T) {
 	p := barePool(t)
+	export := p.path("export", "vma.img")
 	for name, tt := range map[string]struct {
 		job  cbsdmq.Job
 		want Plan
@@ -72,8 +73,8 @@ func TestPlan(t *testing.T) {
 			want: Plan{Command: "bhyve-dsk", Argv: []string{"bhyve-dsk", "mode=attach", "jname=vm1", "dsk_controller=virtio-blk", "dsk_size=10g"}, Class: Change, Family: bhyve, Verb: Disk, Guest: "vm1", Lanes: []string{"vm1"}},
 		},
 		"an image's path for a guest": {
-			job:  parseJob("bimport", "jname=/pool1/export/vma.img", "new_jname=vmi"),
-			want: Plan{Command: "bimport", Argv: []string{"bimport", "jname=/pool1/export/vma.img", "new_jname=vmi"}, Class: Change, Family: bhyve, Verb: Create, Guest: "vmi", Lanes: []string{"vmi"}},
+			job:  parseJob("bimport", "jname="+export, "new_jname=vmi"),
+			want: Plan{Command: "bimport", Argv: []string{"bimport", "jname=" + export, "new_jname=vmi"}, Class: Change, Family: bhyve, Verb: Create, Guest: "vmi", Lanes: []string{"vmi"}},
 		},
 		"help": {
 			job:  parseJob("bcreate", "--help"),
@@ -200,6 +201,17 @@ func TestPlanRefuses(t *testing.T) {
 			parseJob("bexport", "jname=vm1", "imgname=x dstdir=/etc"), "CommandArgs.imgname", "space", "wrapper bexport",
 		},
 
+		"guest in a password":          {parseJob("bcreate", "jname=vm1", "vnc_password= jname=vm2"), "CommandArgs.vnc_password", "begins with a space", "argument"},
+		"guest in a list":              {parseJob("jcreate", "jname=j1", "pkglist= jname=j2"), "CommandArgs.pkglist", "begins with a space", ""},
+		"files of the host in a text":  {vm("vnc_password=/tmp/*"), "CommandArgs.vnc_password", "character * in a path", "run"},
+		"files of the host, in a word": {withWords("service", "/tmp/*"), "Command", "has no service", ""},
+		"option in a list":             {parseJob("jcreate", "jname=j1", "sysrc=a=b -f /etc/rc.conf"), "CommandArgs.sysrc", "word that begins with a dash", ""},
+		"space by a percent sign":      {vm("vnc_password=x%-s"), "CommandArgs.vnc_password", "character %", "space"},
+		"sed puts the match":           {parseJob("bcreate", "jname=vm1", "ci_user_pw_root=a&b"), "CommandArgs.ci_user_pw_root", "character &", "sed"},
+		"disk of another guest":        {parseJob("bhyve-dsk", "mode=delete", "jname=vm1", "dsk_path=../vm2-data/dsk1.vhd"), "CommandArgs.dsk_path", "upwards", ""},
+		"every row":                    {parseJob("media", "mode=unregister", "name=name", "path=PATH"), "CommandArgs.name", "own column", ""},
+		"emulator a path":              {parseJob("jcreate", "jname=j1", "emulator=../../tmp/x"), "CommandArgs.emulator", "slash", ""},
+
 		// names of arguments
 		"name with a space":      {parseJob("jset", "jname=j1", "a b=c"), `CommandArgs."a b"`, "not the name of an argument", ""},
 		"name that is evaluated": {parseJob("jset", "jname=j1", "$(id)=c"), `CommandArgs."$(id)"`, "not the name of an argument", ""},
@@ -224,7 +236,21 @@ func TestPlanRefuses(t *testing.T) {
 		"mount helper":  {parseJob("jcreate", "jname=j1", "mnt_start=/tmp/x"), "CommandArgs.mnt_start", "would run as root", ""},
 		"editor":        {parseJob("jdescr", "jname=j1", "mode=update", "editor=/sbin/reboot"), "CommandArgs.editor", "would run as root", ""},
 
+		"configuration that is written": {parseJob("bcreate", "jname=vm1", "rcconf=/etc/rc.conf"), "CommandArgs.rcconf", "or write to", `"bcreate:rcconf"`},
+		"configuration moved":           {parseJob("bstart", "jname=vm1", "cfg_only=/etc/rc.conf"), "CommandArgs.cfg_only", "or write to", ""},
+		"any file":                      {parseJob("merge", "from=/a", "to=/b", "out=/etc/rc.conf"), "CommandArgs.out", "or write to", ""},
+		"any file, by sed":              {parseJob("replacewdir", "old=x:y:w/etc/rc.conf", "file0=/tmp/x"), "CommandArgs.file0", "or write to", ""},
+		"head of an image to be made":   {parseJob("jexport", "jname=j1", "header_extra=distdir=/tmp"), "CommandArgs.header_extra", "would run as root", ""},
+		"head of an image":              {parseJob("jimport", "jname=/tmp/x.img", "new_jname=j1"), "CommandArgs.jname", "whose head CBSD would run", `"jimport:jname"`},
+		"modules of others":             {withWords("module", "mode"), "Command", "runs other programs", `"module"`},
+		"program of scp":                {withWords("bscp", "-S/tmp/x", "vm1:/x"), "words[0]", "begins with a dash", ""},
+
 		// guests
+		"column of every guest":  {parseJob("bremove", "jname=jname"), "CommandArgs.jname", "name of a column", "other guests"},
+		"column, in capitals":    {parseJob("bremove", "jname=JNAME"), "CommandArgs.jname", "name of a column", ""},
+		"column in a word":       {withWords("bremove", "host_hostname"), "words[0]", "name of a column", ""},
+		"column for a new guest": {parseJob("bcreate", "jname=data"), "CommandArgs.jname", "name of a column", ""},
+		"program of sed":         {parseJob("brename", "old=a:b:wx", "new=vm2"), "CommandArgs.old", "character :", "sed"},
 		"wildcard":               {parseJob("bremove", "jname=*"), "CommandArgs.jname", "character *", "allow_wildcard"},
 		"wildcard in a word":     {parseJob("bremove", "vm*"), "words[0]", "character *", "allow_wildcard"},
 		"wildcard for a source":  {parseJob("bclone", "old=vm*", "new=vm2"), "CommandArgs.old", "not the name of a guest", ""},
@@ -239,9 +265,9 @@ func TestPlanRefuses(t *testing.T) {
 		"new name with capitals": {parseJob("bcreate", "jname=Vm1"), "CommandArgs.jname", "new guest", "lower-case"},
 		"long new name":          {parseJob("jcreate", "jname=a123456789012345"), "CommandArgs.jname", "new guest", "15"},
 		"new name of a clone":    {parseJob("bclone", "old=vm1", "new=vm_2"), "CommandArgs.new", "new guest", ""},
-		"new name of an import":  {parseJob("jimport", "jname=/a.img", "new_jname=../x"), "CommandArgs.new_jname", "slash", ""},
+		"new name of an import":  {parseJob("jimport", "jname=a.img", "new_jname=../x"), "CommandArgs.new_jname", "slash", ""},
 		"image upwards":          {parseJob("jimport", "jname=/pool1/../etc/x.img"), "CommandArgs.jname", "upwards", ""},
-		"image with a wildcard":  {parseJob("jimport", "jname=/pool1/*.img"), "CommandArgs.jname", "not the path of an image", ""},
+		"image with a wildcard":  {parseJob("jimport", "jname=*.img"), "CommandArgs.jname", "not the path of an image", ""},
 		"image evaluated":        {parseJob("jimport", "jname=/pool1/$(id).img"), "CommandArgs.jname", "character $", ""},
 
 		// words

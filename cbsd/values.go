@@ -3,6 +3,7 @@ package cbsd
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -18,7 +19,7 @@ import (
 //	         space but in lists
 //	column   evaluated as the name of a variable: letters, digits, _ and commas
 //	profile  part of the name of a file that is sourced: plain, no slash
-//	file     names a file that CBSD sources or executes: only what Allow names
+//	file     names a file that CBSD sources, executes or writes to: only what Allow names
 type kind uint8
 
 const (
@@ -31,23 +32,26 @@ const (
 
 // kindOf says what may be in the value of an argument of cmd.
 func kindOf(cmd *command, name string) kind {
+	if hasField(cmd.files, name) {
+		return file
+	}
 	switch name {
 	case "display":
 		return column
-	case "tags", "comment", "vnc_password", "spice_password", "pw", "fullname", "cmd":
+	case "tags", "comment", "vnc_password", "spice_password", "pw", "fullname":
 		return text
-	case "vm_os_type", "vm_os_profile", "jprofile", "jail_profile", "flavor", "ci_template", "cloudengine", "module", "checkpoint", "snapname":
+	case "cmd":
+		if cmd.does == runs {
+			return text
+		}
+	case "vm_os_type", "vm_os_profile", "jprofile", "jail_profile", "flavor", "ci_template", "cloudengine", "module", "checkpoint", "snapname", "emulator":
 		return profile
-	case "jconf", "cbsdfile", "cwd", "rcfile", "extra_profile_dir", "fromfile", "formfile", "conf", "cmdfile", "script", "scene",
+	case "jconf", "rcconf", "header_extra", "exec_consolelog", "cbsdfile", "cwd", "rcfile", "extra_profile_dir", "fromfile", "formfile", "conf", "cmdfile", "script", "scene",
 		"bhyve_cmd", "bhyverun_wrapper", "bhyvestop_wrapper", "mnt_start", "mnt_stop",
 		"exec_prestart", "exec_poststart", "exec_prestop", "exec_poststop",
 		"exec_master_prestart", "exec_master_poststart", "exec_master_prestop", "exec_master_poststop",
 		"dhcpd_helper", "editor":
 		return file
-	case "file":
-		if cmd.name == "jmkrctlconf" { // evaluates what is in it
-			return file
-		}
 	}
 	if strings.HasPrefix(name, "ci_user_pw") || strings.HasPrefix(name, "ci_user_pubkey") || strings.HasPrefix(name, "ci_user_gecos") {
 		return text
@@ -76,6 +80,15 @@ const evaluated = "CBSD runs this as shell, as root; leave it out"
 
 // badText finds what no value may contain.
 func badText(v string) (flaw, bool) {
+	if strings.HasPrefix(v, " ") {
+		return flaw{"begins with a space", "CBSD would take what follows for an argument of its own; leave the space out"}, true
+	}
+	if i := strings.IndexAny(v, "*?["); i >= 0 && strings.Contains(v, "/") {
+		return flaw{fmt.Sprintf("contains the character %c in a path", v[i]), "CBSD would replace it by the names of the host's files, and run what is in these; name the file"}, true
+	}
+	if v == "-n" || v == "-e" {
+		return flaw{"is " + v, "CBSD passes values through echo, which would swallow it"}, true
+	}
 	for i, r := range v {
 		switch {
 		case r == utf8.RuneError && isInvalid(v[i:]):
@@ -110,11 +123,8 @@ func badPlain(v string, flags bool) (flaw, bool) {
 	if i := strings.IndexAny(v, ";&<>()"); i >= 0 {
 		return flaw{fmt.Sprintf("contains the character %c", v[i]), evaluated}, true
 	}
-	if i := strings.IndexAny(v, "*?["); i >= 0 && strings.Contains(v, "/") {
-		return flaw{fmt.Sprintf("contains the character %c in a path", v[i]), "CBSD would replace it by the names of the host's files; name the file"}, true
-	}
-	if v == "-n" || v == "-e" {
-		return flaw{"is " + v, "CBSD passes values through echo, which would swallow it"}, true
+	if leadsUp(v) {
+		return flaw{"leads upwards with ..", "write the path without it"}, true
 	}
 	if !flags && len(v) > 1 && v[0] == '-' && (v[1] < '0' || v[1] > '9') {
 		return flaw{"begins with a dash", "a program that CBSD calls would take it for an option"}, true
@@ -137,8 +147,19 @@ func badValue(cmd *command, name, v string) (flaw, bool) {
 	if k == profile && strings.Contains(v, "/") {
 		return flaw{"contains a slash", "CBSD makes the name of a file of it that it reads as shell; write the bare name"}, true
 	}
-	if c := templateMark(name); c != "" && strings.Contains(v, c) {
-		return flaw{"contains the character " + c, "CBSD fills a template with it by sed, where what follows would be commands of sed; leave it out"}, true
+	if strings.EqualFold(v, name) {
+		return flaw{"is the name of its own column", "CBSD's database would take it for the column itself, and every row would match; leave it out"}, true
+	}
+	if c := templateMark(name); c != "" {
+		if strings.Contains(v, c) {
+			return flaw{"contains the character " + c, "CBSD fills a template with it by sed, where what follows would be commands of sed; leave it out"}, true
+		}
+		if strings.Contains(v, "&") {
+			return flaw{"contains the character &", "CBSD fills a template with it by sed, which would put other text in its place; leave it out"}, true
+		}
+	}
+	if cmd.verb == Set && cmd.family != jail && strings.Contains(v, "%") {
+		return flaw{"contains the character %", cmd.name + " would make a space of it; leave it out"}, true
 	}
 	if cmd.resplit && strings.Contains(v, " ") {
 		return flaw{"contains a space", "CBSD's wrapper " + cmd.name + " would take what follows for further arguments"}, true
@@ -148,6 +169,9 @@ func badValue(cmd *command, name, v string) (flaw, bool) {
 	if k != text || evals {
 		if f, bad := badPlain(v, isFlags(name)); bad {
 			return f, true
+		}
+		if isList(name) && !isFlags(name) && strings.Contains(v, " -") {
+			return flaw{"has a word that begins with a dash", "a program that CBSD calls would take it for an option"}, true
 		}
 		if strings.Contains(v, " ") && (evals || cmd.family == qemu || !isList(name) && !cmd.open) {
 			return flaw{"contains a space", "CBSD would take what follows for a command, an option or an argument of its own; leave it out"}, true
@@ -185,12 +209,23 @@ var publicKey = regexp.MustCompile(`^[a-z0-9@.-]+ AAAA[A-Za-z0-9+/=]+( [A-Za-z0-
 
 // isFlags reports whether the argument name holds options for a program, which
 // may begin with a dash.
-func isFlags(name string) bool { return name == "bhyve_flags" || name == "qemu_flags" }
+func isFlags(name string) bool {
+	switch name {
+	case "bhyve_flags", "qemu_flags", "emulator_flags", "exec_start", "exec_stop":
+		return true
+	}
+	return false
+}
+
+// leadsUp reports whether the path v leaves a directory by "..".
+func leadsUp(v string) bool {
+	return slices.Contains(strings.Split(v, "/"), "..")
+}
 
 var (
 	newName   = regexp.MustCompile(`^[a-z][a-z0-9]{0,14}$`)
 	guestName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,63}$`)
-	wildcard  = regexp.MustCompile(`^[A-Za-z0-9_.@:*-]{1,64}$`)
+	wildcard  = regexp.MustCompile(`^[A-Za-z0-9_*][A-Za-z0-9_.@:*-]{0,63}$`)
 	imageFile = regexp.MustCompile(`^[A-Za-z0-9_.@:+=,/-]+$`)
 	argName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,63}$`)
 	verbName  = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
@@ -210,6 +245,8 @@ func badGuest(v string, fresh bool) (flaw, bool) {
 		return flaw{"names more than one guest", "send a job for each guest, or name them as words, without jname="}, true
 	case fresh && !newName.MatchString(v):
 		return flaw{"is not a name for a new guest", "1 to 15 lower-case letters and digits, the first a letter"}, true
+	case hasField(jailRow, strings.ToLower(v)):
+		return flaw{"is the name of a column of CBSD's tables", "CBSD's database would take it for the column itself, and other guests would match; a guest of that name must be renamed on the host"}, true
 	case !guestName.MatchString(v) || v == "dir.id":
 		return flaw{"is not the name of a guest", "letters, digits and _ . @ : -, at most 64, the first a letter, a digit or _"}, true
 	}
@@ -224,10 +261,8 @@ func badImage(v string) (flaw, bool) {
 	if !imageFile.MatchString(v) || v[0] == '-' {
 		return flaw{"is not the path of an image", "letters, digits and _ . @ : + = , - /, the first no dash"}, true
 	}
-	for part := range strings.SplitSeq(v, "/") {
-		if part == ".." {
-			return flaw{"leads upwards with ..", "write the path without it"}, true
-		}
+	if leadsUp(v) {
+		return flaw{"leads upwards with ..", "write the path without it"}, true
 	}
 	return flaw{}, false
 }

@@ -1,9 +1,6 @@
 package cbsdsim
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 )
@@ -64,22 +61,16 @@ func (a *arguments) empty() bool { return len(a.raw) == 0 }
 // readArguments parses args, takes H_CBSD_NAME variables as presets, evaluates
 // when told to, and complains about the first required argument that is missing.
 func (c *call) readArguments(cmd command, args []string) error {
-	c.args = parseArguments(args)
 	known := append(slices.Clone(cmd.require), cmd.optional...)
-	for _, name := range known {
-		if v := c.getenv("H_CBSD_" + name); v != "" && c.args.get(name) == "" {
-			c.args.set(name, v)
+	c.args = parseArguments(args)
+	if c.conf.Evaluate {
+		var err error
+		if c.args, err = c.evaluate(known, args); err != nil {
+			return err
 		}
 	}
-	if c.conf.Evaluate {
-		for _, name := range c.args.keys {
-			if !slices.Contains(known, name) {
-				continue
-			}
-			v, err := c.evaluate(name, c.args.get(name))
-			if err != nil {
-				return err
-			}
+	for _, name := range known {
+		if v := c.getenv("H_CBSD_" + name); v != "" && c.args.get(name) == "" {
 			c.args.set(name, v)
 		}
 	}
@@ -89,25 +80,6 @@ func (c *call) readArguments(cmd command, args []string) error {
 		}
 	}
 	return nil
-}
-
-// evaluate is what the real program does with each value, eval "NAME=\"VALUE\"",
-// in an empty directory and with nothing in the environment but CANARY.
-func (c *call) evaluate(name, value string) (string, error) {
-	dir, err := os.MkdirTemp("", "cbsdsim-eval-")
-	if err != nil {
-		return "", fmt.Errorf("evaluating %s: %w", name, err)
-	}
-	defer os.RemoveAll(dir)
-	sh := exec.Command("/bin/sh", "-c", `eval "$1=\"$2\""; eval "printf %s \"\$$1\""`, "cbsd", name, value)
-	sh.Dir = dir
-	sh.Env = []string{"CANARY=" + c.conf.canary(c.wd)}
-	sh.Stderr = c.errw
-	out, err := sh.Output()
-	if err != nil { // a syntax error ends the real script as well
-		return "", exitCode(2)
-	}
-	return string(out), nil
 }
 
 // describe answers --args, --help and --desc.

@@ -167,6 +167,18 @@ func TestEvaluate(t *testing.T) {
 	if out, _, code := cbsd(dir, "bget", "jname=$(true)"); out != "Please set bget: jname\n" || code != 1 {
 		t.Errorf("got %q, exit status %d", out, code)
 	}
+	// what its two readings of an argument and its patterns do
+	files := t.TempDir()
+	if err := os.WriteFile(filepath.Join(files, "$(touch $CANARY)"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	must(t, dir, "bset", "jname=vm1", "vnc_password="+files+"/*")
+	if !touched() {
+		t.Error("the name of a file that a pattern stands for is not evaluated")
+	}
+	if out, _, _ := cbsd(dir, "bstop", "jname=vm1", "hard_timeout= jname=nosuch"); !strings.Contains(out, "nosuch") {
+		t.Errorf("an argument that a value becomes in the wrapper is not taken: %q", out)
+	}
 	if _, _, code := cbsd(dir, "bget", "jname=$("); code != 2 {
 		t.Errorf("exit status %d of a syntax error, want 2", code)
 	}
