@@ -1,7 +1,9 @@
 package cbsdmq_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,8 +22,8 @@ func FuzzParseJob(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		job, err := cbsdmq.ParseJob(body)
 		if err != nil {
-			if cbsdmq.CodeOf(err) != cbsdmq.CodeRefused {
-				t.Fatalf("an error without the code of a refusal: %v", err)
+			if cbsdmq.CodeOf(err) != cbsdmq.CodeRefused || cbsdmq.HintOf(err) == "" && fieldOf(err) == "" {
+				t.Fatalf("a refusal without its code, or with neither field nor hint: %#v", err)
 			}
 			return
 		}
@@ -55,6 +57,9 @@ func FuzzParseReply(f *testing.F) {
 			return
 		}
 		r = r.Fit(4096)
+		if diff := cmp.Diff(r, r.Fit(4096), cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("what fits was cut (-first +second):\n%s", diff)
+		}
 		again, err := json.Marshal(r)
 		if err != nil {
 			t.Fatal(err)
@@ -113,4 +118,46 @@ func FuzzSplitID(f *testing.F) {
 			t.Fatalf("the time in %q", id)
 		}
 	})
+}
+
+func FuzzParseResponse(f *testing.F) {
+	f.Add([]byte(`{"v":1,"req":"1","error":{"code":"refused","message":"m","hint":"h"},"agent":{"pool":"p","trouble":"t"}}`))
+	f.Add([]byte(`{"v":1,"data":"AAAA","offset":5,"end":true,"final":{"Progress":100,"Message":"m"},"more":true}`))
+	f.Add([]byte(`{"jobs":[{"id":"p/1","args":["a=b","c"]},{}],"guests":[{"name":"vm1"}]}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, err := cbsdmq.ParseResponse(body)
+		if err != nil {
+			if cbsdmq.CodeOf(err) != cbsdmq.CodeInternal {
+				t.Fatalf("a response that is none has the code %v", cbsdmq.CodeOf(err))
+			}
+			return
+		}
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := cbsdmq.ParseResponse(again)
+		if err != nil {
+			t.Fatalf("what was written cannot be read: %v\n%s", err, again)
+		}
+		if diff := cmp.Diff(r, back, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("changed (-first +second):\n%s", diff)
+		}
+		fit := r.Fit(8192)
+		if !bytes.HasPrefix(r.Data, fit.Data) || len(fit.Jobs) > len(r.Jobs) || len(fit.Guests) > len(r.Guests) {
+			t.Fatalf("Fit made more of it, or other: %+v", fit)
+		}
+		if (len(fit.Jobs) < len(r.Jobs) || len(fit.Guests) < len(r.Guests)) && !fit.More {
+			t.Fatal("Fit left something out and does not say so")
+		}
+		if len(fit.Data) < len(r.Data) && (fit.End || fit.Final != nil) {
+			t.Fatal("Fit cut the data and still calls it the end")
+		}
+	})
+}
+
+func fieldOf(err error) string {
+	e, _ := errors.AsType[*cbsdmq.Error](err)
+	return e.Field
 }

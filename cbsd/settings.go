@@ -125,7 +125,7 @@ func parseSize(s string) (int64, bool) {
 		}
 	}
 	n, err := strconv.ParseFloat(s, 64)
-	if err != nil || n < 0 || n > 1<<20*float64(1<<40)/float64(unit) {
+	if err != nil || !(n >= 0 && n <= 1<<20*float64(1<<40)/float64(unit)) { // nor NaN
 		return 0, false
 	}
 	return int64(n * float64(unit)), true

@@ -3,6 +3,7 @@ package runner
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -93,15 +94,111 @@ func FuzzDecode(f *testing.F) {
 	f.Add(appendEvent([]byte{1}, &e))
 	f.Add([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, read := range []func(*decoder){
-			func(d *decoder) { d.start() },
-			func(d *decoder) { d.events() },
-			func(d *decoder) { d.key(); d.file(); d.time(); d.strings() },
+		for _, read := range []func(*decoder) []byte{
+			func(d *decoder) []byte { s := d.start(); return appendStart(nil, &s) },
+			func(d *decoder) []byte { return appendEvents(nil, d.events()) },
+			func(d *decoder) []byte { d.key(); d.file(); d.time(); d.strings(); return nil },
 		} {
 			d := decode(b)
-			read(d)
-			if d.err != nil && d.s != "" {
-				t.Error("goes on after an error")
+			written := read(d)
+			if d.err != nil {
+				if d.s != "" {
+					t.Error("goes on after an error")
+				}
+				continue
+			}
+			if len(written) > 2*len(b)+64 {
+				t.Errorf("%d bytes became %d", len(b), len(written))
+			}
+			again := decode(written)
+			if rewritten := read(again); written != nil && (again.err != nil || again.s != "" || !bytes.Equal(written, rewritten)) {
+				t.Errorf("what was written is read as something else: %v\n%x\n%x", again.err, written, rewritten)
+			}
+		}
+	})
+}
+
+func appendEvents(b []byte, list []Event) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for i := range list {
+		b = appendEvent(b, &list[i])
+	}
+	return b
+}
+
+// FuzzFrames reads a stream of frames that may be anything.
+func FuzzFrames(f *testing.F) {
+	f.Add(endFrame(append(beginFrame(nil, frameStart), "abc"...), 0))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 'x'})
+	f.Add([]byte{0, 0, 0, 0})
+	f.Add([]byte{0, 0, 0, 1, 'x', 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bufio.NewReader(bytes.NewReader(b))
+		var buf []byte
+		var written []byte
+		for {
+			typ, body, _, err := readFrame(r, buf)
+			if err != nil {
+				break
+			}
+			if len(body) > len(b) {
+				t.Fatalf("a frame of %d bytes out of %d", len(body), len(b))
+			}
+			at := len(written)
+			written = endFrame(append(beginFrame(written, typ), body...), at)
+			buf = body
+		}
+		if !bytes.HasPrefix(b, written) {
+			t.Errorf("read as %x", written)
+		}
+	})
+}
+
+// FuzzReplay starts a runner on a log that was cut or damaged: it starts, keeps
+// every mark of a whole line, and knows no more runs than there are lines.
+func FuzzReplay(f *testing.F) {
+	var log []byte
+	log = appendBegin(log, "boot", "runner")
+	for n := range uint64(3) {
+		k := Key{"p", 1, n + 1}
+		log = appendRecord(log, recAccept, k, "p/1", 5, int64(n), 1<<20)
+		log = appendRecord(log, recStart, k, "", 6, 1<<30, 7)
+		if n == 1 {
+			log = appendRecord(log, recExit, k, "", 7, 0, 0, 1, 0, 1, 0)
+		}
+	}
+	log = appendRecord(log, recAck, Key{"p", 1, 2}, "")
+	f.Add(log)
+	f.Add(log[:len(log)/2])
+	f.Add([]byte("I \"p\" 1 2 3 -4 5 \"job\"\nI \"p\" 1 2 3 9223372036854775807 5 \"job\"\nS \"p\" 1 2 3 -1 5\n"))
+	f.Add([]byte("\n\nM \"p\" 18446744073709551615 18446744073709551615\n"))
+	f.Fuzz(func(t *testing.T, log []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, logName), log, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := newServer(Config{Dir: dir}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatalf("the runner does not start: %v", err)
+		}
+		defer s.events.file.Close()
+		runs := 0
+		for _, p := range s.pools {
+			runs += len(p.runs)
+		}
+		lines := bytes.Count(log, []byte("\n"))
+		if runs > lines {
+			t.Errorf("%d runs out of %d lines", runs, lines)
+		}
+		whole := log[:bytes.LastIndexByte(log, '\n')+1]
+		for line := range bytes.Lines(whole) {
+			k, ok := parseMark(string(bytes.TrimSuffix(line, []byte("\n"))))
+			var mark Key
+			if p := s.pools[k.Pool]; p != nil {
+				mark = p.mark
+			}
+			if ok && k.After(mark) {
+				t.Errorf("the mark of %q is lost", line)
 			}
 		}
 	})
@@ -176,6 +273,16 @@ func FuzzParseRecord(f *testing.F) {
 		k, ok := parseMark(line)
 		if err == nil && (rec.op == recMark || rec.op == recAccept) && (!ok || k != rec.key) {
 			t.Errorf("%q is a mark of %v, and read as one of %v, %v", line, rec.key, k, ok)
+		}
+		if n, text, known := numbers(rec.op); err == nil && known {
+			written := appendRecord(nil, rec.op, rec.key, rec.text, rec.nums[:n]...)
+			if !text && rec.text != "" {
+				t.Errorf("%q has a text", line)
+			}
+			again, err := parseRecord(string(bytes.TrimSuffix(written, []byte("\n"))))
+			if err != nil || again != rec || bytes.Count(written, []byte("\n")) != 1 {
+				t.Errorf("%q was written as %q and read as %+v, %v", line, written, again, err)
+			}
 		}
 	})
 }

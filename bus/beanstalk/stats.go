@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -56,7 +57,8 @@ func (st stats) number(key string) uint64 {
 }
 
 func (st stats) seconds(key string) time.Duration {
-	return time.Duration(st.number(key)) * time.Second
+	const most = uint64(math.MaxInt64 / time.Second)
+	return time.Duration(min(st.number(key), most)) * time.Second
 }
 
 func (st stats) binlog() bool { return st.number("binlog-current-index") > 0 }

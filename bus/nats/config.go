@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -72,6 +75,8 @@ func parseServer(s string) (server, error) {
 		return server{}, fmt.Errorf("%s:// is not known, only nats:// and tls://", u.Scheme)
 	case u.Hostname() == "":
 		return server{}, errors.New("the host is missing")
+	case !validHost(u.Hostname()):
+		return server{}, fmt.Errorf("%q is not the name of a host", u.Hostname())
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		return server{}, errors.New("nothing may follow the port")
 	}
@@ -79,22 +84,31 @@ func parseServer(s string) (server, error) {
 	if port == "" {
 		port = DefaultPort
 	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return server{}, fmt.Errorf("%s is not a port", port)
+	}
 	return server{addr: net.JoinHostPort(u.Hostname(), port), tls: u.Scheme == "tls", user: u.User}, nil
 }
 
-// redact cuts what may be a password out of addresses.
+var hostName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+
+func validHost(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil || hostName.MatchString(host)
+}
+
+// redact cuts what may be a password out of addresses. A comma in a password
+// looks like the end of an address, so all up to the last @ may be one.
 func redact(uri string) string {
-	list := strings.Split(uri, ",")
-	for i, s := range list {
-		if at := strings.LastIndexByte(s, '@'); at >= 0 {
-			scheme, _, ok := strings.Cut(s, "://")
-			if !ok {
-				scheme = "nats"
-			}
-			list[i] = scheme + "://***" + s[at:]
-		}
+	at := strings.LastIndexByte(uri, '@')
+	if at < 0 {
+		return uri
 	}
-	return strings.Join(list, ",")
+	scheme, _, ok := strings.Cut(uri[:at], "://")
+	if !ok {
+		scheme = "nats"
+	}
+	return scheme + "://***" + uri[at:]
 }
 
 func addresses(servers []server) string {
