@@ -183,12 +183,11 @@ func TestBadBroker(t *testing.T) {
 	for name, tt := range map[string]struct {
 		listens bool
 		says    string
-		status  int
 	}{
-		"refuses":       {false, "", cbsdmq.ExitUnreachable},
-		"is silent":     {true, "", cbsdmq.ExitUnreachable},
-		"is of another": {true, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", cbsdmq.ExitBadConfig},
-		"is noise":      {true, strings.Repeat("\x00\xff\x17\r\n", 2000), cbsdmq.ExitBadConfig},
+		"refuses":       {false, ""},
+		"is silent":     {true, ""},
+		"is of another": {true, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"},
+		"is noise":      {true, strings.Repeat("\x00\xff\x17\r\n", 2000)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -208,7 +207,7 @@ func TestBadBroker(t *testing.T) {
 				{"bs_router-client", "-config", w.file, "-body", body("bls"), "-timeout", "2s"},
 			} {
 				end := w.call(c[0], c[1:]...)
-				if end.status != tt.status || end.took > 8*time.Second ||
+				if end.status != cbsdmq.ExitUnreachable || end.took > 8*time.Second ||
 					!strings.Contains(end.stderr, broker.Addr) || !strings.Contains(end.stderr, "hint: ") {
 					t.Errorf("%s %s ends with %d after %v and says %q", c[0], c[1], end.status, end.took, end.stderr)
 				}

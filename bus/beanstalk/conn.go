@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 )
 
@@ -59,7 +60,8 @@ func (d *Driver) connect(ctx context.Context) (*wire, error) {
 	if err != nil {
 		nc.Close()
 		if g, ok := errors.AsType[*garbage](err); ok {
-			return nil, &bus.Permanent{Err: bad("uri", "%w", g).
+			// No bad configuration to a client: what is there may go, and the broker come.
+			return nil, &bus.Permanent{Err: cbsdmq.Errorf(cbsdmq.CodeUnreachable, "beanstalkd.uri", "%w", g).
 				WithHint("something else listens on %s; beanstalkd's usual port is %s", d.addr, defaultPort)}
 		}
 		return nil, fmt.Errorf("connecting to %s: %w", d.addr, w.explain(ctx, err))

@@ -438,8 +438,8 @@ func TestNotBeanstalkd(t *testing.T) {
 			c.Write([]byte(said))
 			c.r.ReadString(0) // until it is closed
 		})).Dial(t.Context())
-		if _, ok := errors.AsType[*bus.Permanent](err); !ok || cbsdmq.CodeOf(err) != cbsdmq.CodeBadConfig || !strings.Contains(err.Error(), "this is no answer of beanstalkd") {
-			t.Errorf("%.20q: %v (%T), want a Permanent with code bad_config", said, err, err)
+		if _, ok := errors.AsType[*bus.Permanent](err); !ok || cbsdmq.CodeOf(err) != cbsdmq.CodeUnreachable || !strings.Contains(err.Error(), "this is no answer of beanstalkd") {
+			t.Errorf("%.20q: %v (%T), want a Permanent with code unreachable", said, err, err)
 		}
 	}
 }
