@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -389,5 +390,39 @@ func TestEveryFieldHasAKey(t *testing.T) {
 				t.Errorf("%s.%s has no key", typ, f.Name)
 			}
 		}
+	}
+}
+
+// What lies at the path may be anything.
+func TestLoadOddFiles(t *testing.T) {
+	dir := t.TempDir()
+	pipe, open := filepath.Join(dir, "pipe.json"), filepath.Join(dir, "open.json")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(open, []byte(`{"cbsdenv":"/pool1","nats":{"password":"x"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o606); err != nil {
+		t.Fatal(err)
+	}
+	for path, says := range map[string]string{
+		pipe:                             "not JSON", // and does not wait for a writer
+		dir:                              "is a directory",
+		"/dev/zero":                      "longer than",
+		filepath.Join(dir, "none.json"):  "no such file",
+		filepath.Join(open, "none.json"): "not a directory",
+	} {
+		_, _, err := Load(path)
+		if err == nil || !strings.Contains(err.Error(), says) || cbsdmq.CodeOf(err) != cbsdmq.CodeBadConfig {
+			t.Errorf("%s: got %v", path, err)
+		}
+		if says != "not a directory" && cbsdmq.HintOf(err) == "" {
+			t.Errorf("%s: no way out of %v", path, err)
+		}
+	}
+	_, warnings, err := Load(open)
+	if err != nil || len(warnings) != 2 || !strings.Contains(warnings[1].Text, "everybody can write") || !strings.Contains(warnings[0].Text, "everybody can read") {
+		t.Errorf("got %v, %v", warnings, err)
 	}
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"reflect"
 	"strings"
+	"syscall"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
@@ -42,32 +44,53 @@ func (p position) in(file string) string {
 // Every *cbsdmq.Error in its error has CodeBadConfig; their texts begin with
 // file, line and column and never hold a value of the file.
 func Load(path string) (*Config, []Warning, error) {
-	f, err := os.Open(path)
+	// A pipe without a writer would never be opened.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, badConfig("", "%w", err)
+		return nil, nil, unreadable(err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, fileMax+1))
 	if err != nil {
-		return nil, nil, badConfig("", "%w", err)
+		return nil, nil, unreadable(err)
 	}
 	c, warnings, err := Parse(path, text)
 	if err != nil {
 		return nil, warnings, err
 	}
-	if info, err := f.Stat(); err == nil && info.Mode().Perm()&0o004 != 0 && c.secret() {
-		warnings = append(warnings, Warning{
-			File: path,
-			Text: fmt.Sprintf("everybody can read the password in it (mode %04o): chmod 600 %s", info.Mode().Perm(), path),
-		})
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		warn := func(text string) {
+			warnings = append(warnings, Warning{File: path, Text: fmt.Sprintf(text, info.Mode().Perm(), path)})
+		}
+		if info.Mode().Perm()&0o004 != 0 && c.secret() {
+			warn("everybody can read the password in it (mode %04o): chmod 600 %s")
+		}
+		if info.Mode().Perm()&0o002 != 0 {
+			warn("everybody can write to it, and so say what an agent runs (mode %04o): chmod o-w %s")
+		}
 	}
 	return c, warnings, nil
+}
+
+// unreadable is err about the file with the way out.
+func unreadable(err error) *cbsdmq.Error {
+	e := badConfig("", "%w", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.Hint = "`cbsdmq check --example` prints a file to begin with"
+	case errors.Is(err, syscall.EISDIR):
+		e.Hint = "name a file in it"
+	case errors.Is(err, fs.ErrPermission):
+		e.Hint = "only those who may read it can use it: often root"
+	}
+	return e
 }
 
 // Parse is Load of a text; file names it in warnings and errors.
 func Parse(file string, text []byte) (*Config, []Warning, error) {
 	if len(text) > fileMax {
-		return nil, nil, fmt.Errorf("%s: %w", file, badConfig("", "longer than %d bytes", fileMax))
+		return nil, nil, fmt.Errorf("%s: %w", file, badConfig("", "longer than %d bytes", fileMax).
+			WithHint("a configuration has a few kilobytes: is this the right file?"))
 	}
 	c := Default()
 	c.File = file
