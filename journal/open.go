@@ -89,6 +89,9 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 // described in sqlite.org/fileformat2.html: a magic string, and the application
 // id at offset 68.
 func refuseStranger(path string) error {
+	if err := checkRegular(path); err != nil {
+		return err
+	}
 	if _, err := os.Lstat(path + ".lock"); err == nil {
 		return nil // identify looks; to open and close the file here would drop SQLite's locks
 	}
@@ -107,6 +110,33 @@ func refuseStranger(path string) error {
 		}
 	}
 	return errStranger()
+}
+
+// checkRegular refuses what is there and no file: to open a pipe would not end.
+func checkRegular(path string) error {
+	fi, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return checkLink(path)
+	}
+	if err != nil || fi.Mode().IsRegular() {
+		return nil //nolint:nilerr // open says why it cannot be read
+	}
+	what := "not a file"
+	if fi.IsDir() {
+		what = "a directory"
+	}
+	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "is %s", what).
+		WithHint(`name a file with the key "journal"`)
+}
+
+// checkLink refuses a link that leads nowhere: a file made through it might lie
+// under the mount point of what it should lead to.
+func checkLink(path string) error {
+	if target, err := os.Readlink(path); err == nil {
+		return cbsdmq.Errorf(cbsdmq.CodeUnavailable, "", "a link to %s, which is not there", target).
+			WithHint("mount what it leads to, or remove the link")
+	}
+	return nil
 }
 
 func errStranger() error {
@@ -136,6 +166,9 @@ func (j *Journal) closeFiles() error {
 // OpenReader opens a journal for queries only; the agent may hold it. Errors
 // are those of Open; that there is none is fs.ErrNotExist.
 func OpenReader(path string) (_ *sql.DB, err error) {
+	if err := checkRegular(path); err != nil {
+		return nil, explain("reading journal", path, err)
+	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "no journal: %w", err).
 			WithHint("an agent makes it when it first serves the pool")
@@ -177,9 +210,10 @@ func prepareFile(path string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if target, lerr := os.Readlink(path); err != nil && lerr == nil {
-		return cbsdmq.Errorf(cbsdmq.CodeUnavailable, "", "a link to %s, which is not there", target).
-			WithHint("mount what it leads to, or remove the link")
+	if err != nil {
+		if err := checkLink(path); err != nil {
+			return err
+		}
 	}
 	if err == nil && fi.Size() > 1 { // SQLite takes one byte for none
 		return nil

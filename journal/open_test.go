@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -210,7 +211,11 @@ func TestOpenRefuses(t *testing.T) {
 		},
 		"directory": {
 			func(t *testing.T, p string) { os.Remove(p); os.Mkdir(p, 0o700) },
-			cbsdmq.CodeUnavailable, "unable to open", "must be able to write",
+			cbsdmq.CodeBadConfig, "is a directory", `key "journal"`,
+		},
+		"pipe": { // to open it would wait for a writer
+			func(t *testing.T, p string) { os.Remove(p); syscall.Mkfifo(p, 0o600) },
+			cbsdmq.CodeBadConfig, "is not a file", `key "journal"`,
 		},
 		"dangling link": {
 			func(t *testing.T, p string) { os.Remove(p); os.Symlink("nowhere", p) },
@@ -232,6 +237,10 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			path := testOptions(dir).Path
 			c.make(t, path)
+			switch name { // what can be seen without a lock, is
+			case "directory", "pipe", "dangling link":
+				wantHint(t, Verify(t.Context(), path, ""), c.code, c.hint)
+			}
 			j, err := Open(t.Context(), testOptions(dir))
 			if err == nil {
 				js := openJobs(t, j)
