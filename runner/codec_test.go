@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -181,6 +182,7 @@ func FuzzReplay(f *testing.F) {
 		if err != nil {
 			t.Fatalf("the runner does not start: %v", err)
 		}
+		defer unix.Close(s.null)
 		defer s.events.file.Close()
 		runs := 0
 		for _, p := range s.pools {

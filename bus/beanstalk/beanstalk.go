@@ -130,13 +130,22 @@ func parseAddr(uri string) (string, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fail("%q is not a port", port)
 	}
-	if _, err := netip.ParseAddr(host); err != nil && !validHost(host) {
+	if !validHost(host) {
 		return fail("%q is not the name of a host", host)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-func validHost(name string) bool {
+// validHost takes an address, with a zone where it has one, or a name.
+func validHost(host string) bool {
+	addr, zone, zoned := strings.Cut(host, "%")
+	if _, err := netip.ParseAddr(addr); err == nil {
+		return !zoned || validName(zone)
+	}
+	return validName(host)
+}
+
+func validName(name string) bool {
 	for i := range len(name) {
 		switch c := name[i]; {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-', c == '_':

@@ -68,11 +68,11 @@ func (st stats) binlog() bool { return st.number("binlog-current-index") > 0 }
 // what it has accepted.
 func (st stats) maxJob() (int, error) {
 	n, err := strconv.Atoi(st["max-job-size"])
-	if err != nil {
-		return 0, errors.New("the server does not say its max-job-size")
-	}
 	if st.binlog() {
 		n -= len(crlf)
+	}
+	if err != nil || n <= 0 {
+		return 0, errors.New("the server does not say its max-job-size")
 	}
 	return n, nil
 }

@@ -92,9 +92,13 @@ func parseServer(s string) (server, error) {
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
+// validHost takes an address, with a zone where it has one, or a name.
 func validHost(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return err == nil || hostName.MatchString(host)
+	addr, zone, zoned := strings.Cut(host, "%")
+	if _, err := netip.ParseAddr(addr); err == nil {
+		return !zoned || hostName.MatchString(zone)
+	}
+	return hostName.MatchString(host)
 }
 
 // redact cuts what may be a password out of addresses. A comma in a password
