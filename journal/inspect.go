@@ -19,7 +19,7 @@ func Served(path string) (Holder, bool, error) {
 		return h, false, nil
 	}
 	if err != nil {
-		return h, false, err
+		return h, false, explain("looking at the lock of", path, err)
 	}
 	defer f.Close()
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {

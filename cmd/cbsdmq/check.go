@@ -21,6 +21,7 @@ import (
 	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/journal"
+	"github.com/cbsd/cbsdmq/runner"
 )
 
 func newCheckCommand(g *globals) *cobra.Command {
@@ -146,6 +147,9 @@ func (c *checker) check(ctx context.Context) {
 	c.pool = cfg.Pool
 	c.say(cbsd.OK, "configuration", c.file, "")
 	c.checkCBSD(ctx, cfg)
+	if err := runner.CheckDir(cfg.RunDir); err != nil {
+		c.bad("runner", err)
+	}
 	served := c.checkJournal(ctx, cfg)
 	for _, s := range cfg.Buses() {
 		c.checkBroker(ctx, s, served)
