@@ -123,7 +123,7 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 		r = reply(state, code, v.Reason, v.Hint)
 		r.Outcome, now = v.Outcome, v.Now
 	}
-	r.Warnings = append(append(r.Warnings, plan.Warnings...), warnings...)
+	r.Warnings = append(append(append(r.Warnings, plan.Warnings...), warnings...), outputAtRisk(e)...)
 	r.Guid, r.DskGuid, r.Vnc = s.cfg.CBSD.Lookups(ctx, plan, jobOf(plan), now)
 	r.Stderr = string(exit.Stderr)
 	return s.finish(row, r, out, size)

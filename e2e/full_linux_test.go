@@ -180,3 +180,32 @@ func TestJournalReadOnly(t *testing.T) {
 		t.Errorf("the job that waited ended %s: %s", r.State, r.Reason)
 	}
 }
+
+// TestRunDirFull has commands print on a full disk. Few of them notice; the
+// reply says that something may be missing.
+func TestRunDirFull(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, beanstalkd(t))
+	dir := filepath.Join(w.dir, "small")
+	small(t, dir, 4<<20)
+	w.configure(map[string]any{"run_dir": filepath.Join(dir, "run")})
+	a := w.agent("")
+	o := w.original()
+	if r := o.run(body("bls")); r.State != cbsdmq.Done || len(r.Warnings) > 0 {
+		t.Fatalf("with room: %+v", r)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+	if r := o.run(body("bls")); r.State == cbsdmq.Done && !strings.Contains(strings.Join(r.Warnings, "\n"), "the disk of run_dir is full") {
+		t.Errorf("without room: %+v", r)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if r := o.run(body("bls")); r.State != cbsdmq.Done || len(r.Warnings) > 0 || r.Message == "" {
+		t.Errorf("with room again: %+v", r)
+	}
+	if a.gone() {
+		t.Error("the agent is gone")
+	}
+}
