@@ -461,6 +461,9 @@ func TestPanicInOneJob(t *testing.T) {
 	b.cbsd.panics = true
 	b.start()
 	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Unknown, cbsdmq.ExitUnknown)
+	if r := b.want(b.submit("panic"), cbsdmq.Refused, cbsdmq.ExitRefused); r.Hint == "" || !strings.Contains(r.Reason, "cannot read") {
+		t.Errorf("got %+v", r)
+	}
 }
 
 func TestStream(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/internal/crash"
 	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/journal"
 	"github.com/cbsd/cbsdmq/runner"
@@ -57,7 +58,8 @@ func (l *loop) dispatchFreeing() {
 // meanwhile: the job is at the head of its lanes.
 func (l *loop) prepare(j *job) {
 	s, plan := l.s, j.plan
-	go func() {
+	crash.Go(j.printedID(s.cfg.Pool), func() {
+		failpoint.Hit(failpoint.Looking)
 		var before cbsd.Snapshot
 		var busy *cbsd.Busy
 		err := s.guard(func() error {
@@ -74,7 +76,7 @@ func (l *loop) prepare(j *job) {
 			s.log.Warn("cannot read the state before a change", "command", plan.Command, "guest", plan.Guest, "err", err)
 		}
 		s.post(s.life, func(l *loop) { l.prepared(j, before, busy) })
-	}()
+	})
 }
 
 // prepared goes on with a job whose guest was looked at.

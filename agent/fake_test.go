@@ -333,6 +333,9 @@ func (c *fakeCBSD) looking(t *testing.T) {
 }
 
 func (c *fakeCBSD) Plan(job cbsdmq.Job) (cbsd.Plan, error) {
+	if job.Command == "panic" {
+		panic("a bug in the policy")
+	}
 	if job.Command == "nosuch" {
 		return cbsd.Plan{}, cbsdmq.Errorf(cbsdmq.CodeRefused, "Command", "unknown").WithHint("try jls")
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/internal/crash"
 	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/journal"
 	"github.com/cbsd/cbsdmq/runner"
@@ -41,9 +42,12 @@ func (l *loop) conclude(j *job, e runner.Event) {
 	j.phase = concluding
 	s, why, signalled := l.s, j.why, j.told && !e.At.Before(j.termAt)
 	row, plan, before := *j.row, j.plan, j.before
-	go func() {
+	crash.Go(j.printedID(s.cfg.Pool), func() {
 		var end *ending
-		if err := s.guard(func() error {
+		if row.Flags&journal.Poison != 0 {
+			end = s.poisoned(&row, e)
+		} else if err := s.guard(func() error {
+			failpoint.Hit(failpoint.Judging)
 			end = s.result(&row, plan, before, e, why, signalled)
 			return nil
 		}); err != nil {
@@ -53,7 +57,7 @@ func (l *loop) conclude(j *job, e runner.Event) {
 		}
 		end.job, end.key = j, e.Key
 		s.post(s.life, func(l *loop) { l.end(end) })
-	}()
+	})
 }
 
 // guard runs f and makes an error of a panic, so that one job cannot take the

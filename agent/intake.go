@@ -180,7 +180,7 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 	}
 	var plan cbsd.Plan
 	if err == nil {
-		plan, err = s.cfg.CBSD.Plan(job)
+		plan, err = s.plan(job)
 	}
 	if err == nil {
 		err = s.checkName(ctx, plan)
@@ -199,6 +199,9 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 	row.Guest = plan.Guest
 	if row.Plan, err = json.Marshal(plan); err != nil {
 		return nil, err
+	}
+	if s.suspects[cbsdmq.PrintedID(s.cfg.Pool, row.ID)] {
+		row.Flags |= journal.Crashed
 	}
 	a.plan = plan
 	return a, nil
@@ -329,6 +332,8 @@ func (l *loop) arrive(a *arrival) bool {
 		}
 	}
 	switch {
+	case j.row.Flags&journal.Crashed != 0: // into the journal before it is looked at again
+		l.enlist(j)
 	case j.waits > 0 || len(l.ready[j.plan.Class]) > 0 || !l.takeSlot(j):
 		l.enlist(j)
 	case j.plan.Class == cbsd.Read:

@@ -32,6 +32,9 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 	if err != nil {
 		return snap, err
 	}
+	if err := s.countCrashes(rows); err != nil {
+		return snap, err
+	}
 	// A begun job has its lanes, whatever was accepted before it.
 	slices.SortStableFunc(rows, func(a, b *journal.Job) int {
 		switch {
@@ -63,7 +66,9 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 			if j.waits == 0 {
 				l.makeReady(j)
 			}
-			if row.Flags&journal.Cancelled != 0 {
+			if row.Flags&journal.Poison != 0 {
+				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, "the agent crashed twice on it; its command was not started", poisonHint)
+			} else if row.Flags&journal.Cancelled != 0 {
 				l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it began", "")
 			}
 			continue

@@ -94,6 +94,10 @@ type Config struct {
 	ReplyTTL      time.Duration // of unread replies
 	Limits        journal.Limits
 
+	// Crashed returns, once, the printed ids of jobs of this pool whose handling
+	// crashed the agent before this one; nil: none did.
+	Crashed func() []string
+
 	Log *slog.Logger
 	// Ready is called when the Server has the runner and the journal's open jobs,
 	// and begins to take others; nil: it is not.
@@ -120,6 +124,8 @@ type Server struct {
 	idle    chan struct{} // closed when drained and nothing runs
 	live    liveOutputs
 	runner  current
+
+	suspects map[string]bool // printed ids: see countCrashes; not written once it serves
 
 	life context.Context // ends after the loop
 	end  context.CancelFunc

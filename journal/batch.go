@@ -15,6 +15,8 @@ const (
 	Cancelled                   // somebody asked to cancel it
 	Legacy                      // from an original client
 	Reads                       // its command changes nothing: it may be begun twice
+	Crashed                     // handling it crashed an agent
+	Poison                      // it did so twice
 )
 
 // AddressState says what became of the replies to one address.
@@ -125,15 +127,22 @@ type Batch struct {
 	Sent      []SentReply
 	Cancel    []int64 // seqs
 	Release   []int64 // seqs of held jobs: queued again
+	Mark      []Mark
 	Broker    []Broker
 	// Urgent: the batch may use up the reserve although no job ends in it. Its
 	// jobs will make room on the disk.
 	Urgent bool
 }
 
+// A Mark adds flags to a job that has not ended.
+type Mark struct {
+	Seq   int64
+	Flags Flags
+}
+
 // Empty reports whether there is nothing to write.
 func (b *Batch) Empty() bool {
-	return len(b.Accept)+len(b.Begin)+len(b.Finish)+len(b.Sent)+len(b.Cancel)+len(b.Tombstone)+len(b.Release)+len(b.Broker) == 0
+	return len(b.Accept)+len(b.Begin)+len(b.Finish)+len(b.Sent)+len(b.Cancel)+len(b.Tombstone)+len(b.Release)+len(b.Mark)+len(b.Broker) == 0
 }
 
 // micro is the journal's form of a time; the zero time is 0.

@@ -83,7 +83,12 @@ func (j *Journal) writeBatch(ctx context.Context, b *Batch) error {
 		}
 	}
 	for _, seq := range b.Cancel {
-		if _, err := j.stmt.cancel.ExecContext(ctx, int64(Cancelled), seq); err != nil {
+		if _, err := j.stmt.mark.ExecContext(ctx, int64(Cancelled), seq); err != nil {
+			return err
+		}
+	}
+	for _, m := range b.Mark {
+		if _, err := j.stmt.mark.ExecContext(ctx, int64(m.Flags), m.Seq); err != nil {
 			return err
 		}
 	}
@@ -148,11 +153,11 @@ func (j *Journal) finish(ctx context.Context, f *Finish, us int64) error {
 
 // statements are prepared once: that saves a third of a commit's time.
 type statements struct {
-	all                                             []*sql.Stmt
-	begin, commit, rollback                         *sql.Stmt
-	insert, address, beginJob, finish, sent         *sql.Stmt
-	cancel, release, tombstone, alias, meta, broker *sql.Stmt
-	stray, byIdent, byID, byKey, bySeq, like        *sql.Stmt
+	all                                           []*sql.Stmt
+	begin, commit, rollback                       *sql.Stmt
+	insert, address, beginJob, finish, sent       *sql.Stmt
+	mark, release, tombstone, alias, meta, broker *sql.Stmt
+	stray, byIdent, byID, byKey, bySeq, like      *sql.Stmt
 }
 
 func (s *statements) prepareTx(ctx context.Context, c *sql.Conn) error {
@@ -175,7 +180,7 @@ func (s *statements) texts() map[**sql.Stmt]string {
 		&s.beginJob:  "UPDATE job SET state = ?, begun = ?, epoch = ?, n = ?, host = ?, boot = ?, before = ? WHERE seq = ? AND finished = 0 AND state <> ?",
 		&s.finish:    "UPDATE job SET state = ?, finished = ?, result = ?, output = ?, outsize = ?, before = NULL WHERE seq = ? AND finished = 0",
 		&s.sent:      "UPDATE address SET state = ?, put = ?, put_id = ? WHERE job = ? AND bus = ? AND tube = ?",
-		&s.cancel:    "UPDATE job SET flags = flags | ? WHERE seq = ? AND finished = 0",
+		&s.mark:      "UPDATE job SET flags = flags | ? WHERE seq = ? AND finished = 0",
 		&s.release:   "UPDATE job SET state = ? WHERE seq = ? AND state = ?",
 		&s.broker:    "INSERT INTO broker VALUES (?, ?) ON CONFLICT DO UPDATE SET instance = excluded.instance",
 		&s.tombstone: "INSERT INTO tombstone VALUES (?, ?) ON CONFLICT DO NOTHING",

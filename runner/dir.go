@@ -42,7 +42,7 @@ func socketPath(dir string) (string, error) {
 }
 
 func badDir(hint, format string, args ...any) error {
-	e := cbsdmq.Errorf(cbsdmq.CodeBadConfig, "run_dir", format, args...)
+	e := cbsdmq.Errorf(cbsdmq.CodeUnavailable, "run_dir", format, args...)
 	e.Hint = hint
 	return e
 }

@@ -52,7 +52,11 @@ func serveAgent(ctx context.Context, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	for h := newHosted(o, cfgs, logs); ; {
+	crashed, unwatch := watchCrashes(cfgs[0].StateDir, logs[0].log)
+	defer unwatch()
+	h := newHosted(o, cfgs, logs)
+	h.crashed = crashed
+	for {
 		next, err := h.serve(end, hup)
 		if next == nil || err != nil {
 			closeLogs(h.logs)
@@ -98,6 +102,8 @@ type hosted struct {
 	old   []*config.Config // of the reading before, nil where this is the first
 	logs  []poolLog
 	buses *all.Opener
+
+	crashed *crashes
 
 	mu    sync.Mutex
 	pools map[string]*cbsd.Pool // that are served now
@@ -194,7 +200,7 @@ func (h *hosted) reload() *hosted {
 		}
 	}
 	next := newHosted(h.o, cfgs, logs)
-	next.old = h.cfgs
+	next.old, next.crashed = h.cfgs, h.crashed
 	return next
 }
 
@@ -292,6 +298,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		ForeignWait: time.Duration(c.ForeignWait), LegacyExpires: time.Duration(c.LegacyExpires),
 		ReplyTTL: time.Duration(c.ReplyTTL),
 		Limits:   journal.Limits{Results: time.Duration(c.Retention), IDs: time.Duration(c.IDMemory), Size: int64(c.JournalMax)},
+		Crashed:  func() []string { return h.crashed.take(c.Pool) },
 		Log:      log,
 		Ready: func() {
 			log.Info("serving", "pool", c.Pool, "workdir", c.CBSDEnv, "broker", c.Broker)

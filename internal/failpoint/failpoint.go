@@ -4,6 +4,7 @@
 //
 // The environment variable CBSDMQ_FAILPOINT holds NAME or NAME:N: the process
 // is killed, as by kill -9, when the point NAME is reached for the Nth time.
+// With NAME! it crashes there by itself, as from a mistake of ours.
 package failpoint
 
 // Variable is the environment variable that names the point.
@@ -17,7 +18,9 @@ const (
 	Acked     = "acked"     // they are acknowledged
 	Starting  = "starting"  // their begin is in the journal, the runner does not know of it
 	Started   = "started"   // the runner has the start
+	Looking   = "looking"   // the guest is looked at before a change
 	Exited    = "exited"    // the agent knows that the command ended
+	Judging   = "judging"   // the result is being made
 	Finishing = "finishing" // the result was made, not written
 	Finished  = "finished"  // the result is in the journal, not acknowledged to the runner, not replied
 	Replied   = "replied"   // the reply is on the broker, not noted

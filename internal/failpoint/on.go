@@ -26,8 +26,13 @@ func init() {
 
 // Hit marks the point name.
 func Hit(name string) {
-	if name != point || left.Add(-1) != 0 {
+	at, crash := strings.CutSuffix(point, "!")
+	if name != at || left.Add(-1) != 0 {
 		return
+	}
+	if crash {
+		go panic("failpoint " + name) // beyond any recover
+		select {}
 	}
 	syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
 	select {} // until the signal arrives
