@@ -30,6 +30,8 @@ type stage struct {
 	runner *process
 	agents map[string]*process
 	swept  []string // workdirs all of whose processes are ours
+
+	janitor *janitor
 }
 
 // A process is this program, running as something else.
@@ -57,7 +59,11 @@ func newStage(g *globals, keep bool) (*stage, error) {
 	if err := os.Symlink(exe, filepath.Join(dir, "bin", "cbsd")); err != nil {
 		return nil, err
 	}
-	return &stage{g: g, dir: dir, keep: keep, exe: exe, agents: make(map[string]*process)}, nil
+	s := &stage{g: g, dir: dir, keep: keep, exe: exe, agents: make(map[string]*process)}
+	if err := s.startJanitor(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return s, nil
 }
 
 func (s *stage) path(elem ...string) string {
@@ -146,6 +152,7 @@ func (s *stage) start(name string, args ...string) (*process, error) {
 	cmd := exec.Command(s.exe, args...)
 	cmd.Args[0] = "cbsdmq"
 	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), demoEnv+"="+s.dir)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -164,7 +171,7 @@ func (s *stage) start(name string, args ...string) (*process, error) {
 func (s *stage) client(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.exe, args...)
 	cmd.Args[0] = "cbsdmq"
-	cmd.Env = append(os.Environ(), "CBSDMQ_POOLS="+s.path("etc"))
+	cmd.Env = append(os.Environ(), "CBSDMQ_POOLS="+s.path("etc"), demoEnv+"="+s.dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
 }
@@ -260,7 +267,7 @@ func (s *stage) close() error {
 	// Commands and guests have sessions of their own; none of them may be left.
 	var errs []error
 	for _, workdir := range s.swept {
-		errs = append(errs, sweep(workdir))
+		errs = append(errs, sweep("workdir", workdir))
 	}
 	if s.runner != nil {
 		s.runner.stop()
@@ -273,6 +280,7 @@ func (s *stage) close() error {
 	} else {
 		errs = append(errs, os.RemoveAll(s.dir))
 	}
+	s.janitor.dismiss()
 	return errors.Join(errs...)
 }
 
@@ -288,12 +296,13 @@ func (p *process) stop() {
 	}
 }
 
-// sweep ends every process that was started for a simulated workdir: commands,
-// guests, and what keeps them.
-func sweep(workdir string) error {
+// sweep ends every process that has the variable in its environment. With
+// workdir these are all that was started for a simulated one: commands, guests,
+// and what keeps them.
+func sweep(variable, value string) error {
 	const grace = 2 * time.Second
 	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		pids, err := proc.FindEnv("workdir", workdir)
+		pids, err := proc.FindEnv(variable, value)
 		if err != nil || len(pids) == 0 {
 			return err
 		}

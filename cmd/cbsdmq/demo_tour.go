@@ -50,6 +50,7 @@ func (s *stage) simulate(ctx context.Context) error {
 	for _, pool := range demoPools {
 		workdir := s.path(pool)
 		s.swept = append(s.swept, workdir)
+		s.janitor.say("sweep " + workdir)
 		behaviour := cbsdsim.Config{
 			Journal: s.truth(pool), JournalReads: true,
 			Commands: map[string]cbsdsim.Behaviour{

@@ -17,6 +17,9 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	if cbsdsim.Called(argv[0], os.Environ()) {
 		return cbsdsim.Main(argv[1:], os.Environ(), stdout, stderr)
 	}
+	if len(argv) == 3 && argv[1] == janitorArg {
+		return runJanitor(argv[2], os.Stdin, stderr)
+	}
 	g := &globals{stdout: stdout, stderr: stderr}
 	switch name := filepath.Base(argv[0]); name {
 	case "bs_router", "cbsd-mq-router":

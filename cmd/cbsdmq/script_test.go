@@ -93,7 +93,7 @@ func (s *site) close() {
 		s.end("runner")
 	}
 	for _, workdir := range s.workdirs {
-		if err := sweep(workdir); err != nil {
+		if err := sweep("workdir", workdir); err != nil {
 			s.t.Error(err)
 		}
 	}
@@ -365,9 +365,8 @@ func (s *site) ends(_ *testscript.TestScript, args []string) error {
 
 func (s *site) clean(ts *testscript.TestScript, _ []string) error {
 	tmp := ts.Getenv("TMPDIR")
-	left, err := os.ReadDir(tmp)
-	if err != nil || len(left) > 0 {
-		return fmt.Errorf("left in %s: %v %v", tmp, left, err)
+	if err := s.await(regexp.MustCompile(`^$`), []string{"ls", "-A", tmp}); err != nil {
+		return fmt.Errorf("left in %s: %w", tmp, err)
 	}
 	return s.await(regexp.MustCompile(`^none\n$`), []string{"sh", "-c", `ps -A -ww -o args | grep -v grep | grep "$1" || echo none`, "sh", tmp + "/cbsdmq-demo-"})
 }
