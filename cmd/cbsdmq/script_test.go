@@ -194,7 +194,7 @@ func (s *site) start(name string, stdout, stderr string, command ...string) erro
 		return err
 	}
 	cmd := exec.Command(path, command[1:]...)
-	cmd.Dir, cmd.Env = s.work, append(os.Environ(), "CBSDMQ_POOLS="+s.path(etc))
+	cmd.Dir, cmd.Env = s.work, append(os.Environ(), "CBSDMQ_POOLS="+s.path(etc), "TMPDIR="+s.path(".tmp"))
 	for file, to := range map[string]*io.Writer{stdout: &cmd.Stdout, stderr: &cmd.Stderr} {
 		f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
