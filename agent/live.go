@@ -98,7 +98,8 @@ func (v *liveOutputs) read(id string, p []byte, offset int64) (n int, ok bool) {
 
 // stillRuns reports whether anything of a command lives that its runner lost:
 // the command itself, or what it started in its session. A daemon that it left
-// behind, such as a VM, has a session of its own and does not count.
+// behind, such as a VM, has a session of its own and does not count. Where that
+// cannot be found out it may: its guest must not be let go too early.
 func (s *Server) stillRuns(e runner.Event, printedID string) bool {
 	if e.PID > 0 {
 		if alive, err := proc.Alive(e.PID, e.Start); err == nil && alive {
@@ -107,7 +108,7 @@ func (s *Server) stillRuns(e runner.Event, printedID string) bool {
 	}
 	pids, err := proc.FindEnv(runner.JobVariable, printedID)
 	if err != nil {
-		return false
+		return true
 	}
 	if e.PID > 0 {
 		return slices.ContainsFunc(pids, func(pid int) bool {
@@ -119,7 +120,7 @@ func (s *Server) stillRuns(e runner.Event, printedID string) bool {
 	// names it; a daemon is called otherwise.
 	all, err := proc.List()
 	if err != nil {
-		return false
+		return true
 	}
 	return slices.ContainsFunc(all, func(p proc.Process) bool {
 		return slices.Contains(pids, p.PID) && strings.Contains(strings.Join(p.Args, " "), s.cfg.Command)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -237,7 +238,7 @@ func (h *hosted) keepServing(ctx context.Context, i int, first chan<- error) {
 		report(err)
 		if text := err.Error(); text != said {
 			said = text
-			log.Error("cannot serve the pool, trying again", "pool", c.Pool, "err", err, "hint", cbsdmq.HintOf(err))
+			log.Error("cannot serve the pool, trying again", "pool", c.Pool, "err", err, "hint", cmp.Or(cbsdmq.HintOf(err), "`cbsdmq check` may say more"))
 		}
 		select {
 		case <-time.After(min(time.Second<<min(tries, 10), poolRetry)):
