@@ -337,16 +337,10 @@ func (h *hostile) rows(plan Plan) string {
 			continue
 		}
 		for _, quote := range []string{`"`, `'`} {
-			rows, err := h.db.Query("SELECT jname FROM jails WHERE jname=" + quote + name + quote)
-			if err != nil {
-				return fmt.Sprintf("the database: %v", err)
-			}
-			defer rows.Close()
-			for rows.Next() {
-				var jname string
-				if err := rows.Scan(&jname); err != nil || jname != name {
-					return fmt.Sprintf("the database takes %s for %s (%v)", name, jname, err)
-				}
+			var others int
+			row := h.db.QueryRow("SELECT count(*) FROM jails WHERE jname="+quote+name+quote+" AND jname <> ?", name)
+			if err := row.Scan(&others); err != nil || others > 0 {
+				return fmt.Sprintf("the database takes %s for %d other guests (%v)", name, others, err)
 			}
 		}
 	}

@@ -77,11 +77,12 @@ func (s *stream) fill(ctx context.Context, to int64) error {
 		if err != nil {
 			return err
 		}
+		before := s.have
 		if err := s.emit(resp.Offset, resp.Data); err != nil {
 			return &callerError{err}
 		}
-		if len(resp.Data) == 0 {
-			return nil // nothing of it is kept
+		if s.have == before {
+			return nil // nothing of it is kept, or the agent says what makes no sense
 		}
 	}
 	return nil
