@@ -73,7 +73,7 @@ func TestNoShell(t *testing.T) {
 		t.Errorf("cbsd was called: %q", ran)
 	}
 	// What may be in a text reaches cbsd as one argument.
-	tags := "a; " + touch + " & (" + touch + ") > x < y *"
+	tags := "a; " + touch + " & (" + touch + ") > x < y"
 	if r := o.run(body("bset", "jname=vm1", "tags="+tags)); r.ErrCode != 0 {
 		t.Errorf("ended %s: %s", r.State, r.Reason)
 	}
