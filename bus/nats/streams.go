@@ -64,6 +64,9 @@ func (c *conn) remember(p place, js jetstream.Stream) *stream {
 // config is what a stream is created with. A server that does not know of
 // TTLs ignores AllowMsgTTL.
 func (p place) config() jetstream.StreamConfig {
+	// A server that was told to take messages of more than 32 MB (max_payload)
+	// stores them and cannot read them again: the stream would stand still.
+	const maxMessage = 16 << 20
 	cfg := jetstream.StreamConfig{
 		Name:        p.stream,
 		Description: "cbsdmq",
@@ -71,6 +74,7 @@ func (p place) config() jetstream.StreamConfig {
 		Retention:   jetstream.WorkQueuePolicy,
 		Storage:     jetstream.FileStorage,
 		Discard:     jetstream.DiscardNew, // where an administrator sets a limit: refuse, do not lose
+		MaxMsgSize:  maxMessage,
 		AllowMsgTTL: true,
 		AllowRollup: true,
 	}
