@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -143,6 +142,10 @@ func (o *outbox) publish(ctx context.Context, ps []parcel) (again []parcel) {
 	for _, p := range ps {
 		if p.body == nil {
 			body, err := o.s.stored(ctx, p)
+			if errors.Is(err, errNoRow) {
+				o.s.log.Error("a reply is not in the journal any more", "seq", p.seq)
+				continue
+			}
 			if err != nil {
 				o.s.log.Error("a reply cannot be read from the journal", "seq", p.seq, "err", err)
 				again = append(again, p)
@@ -179,6 +182,8 @@ func (o *outbox) publish(ctx context.Context, ps []parcel) (again []parcel) {
 	return again
 }
 
+var errNoRow = errors.New("not in the journal")
+
 // stored makes the last reply of a job from the journal.
 func (s *Server) stored(ctx context.Context, p parcel) ([]byte, error) {
 	r := s.cfg.Journal.Reader()
@@ -187,7 +192,7 @@ func (s *Server) stored(ctx context.Context, p parcel) ([]byte, error) {
 		return nil, err
 	}
 	if row == nil {
-		return nil, fmt.Errorf("job %d is not in the journal", p.seq)
+		return nil, errNoRow
 	}
 	tail, err := s.outputTail(ctx, row)
 	if err != nil {
