@@ -37,7 +37,7 @@ func TestTerm(t *testing.T) {
 				t.Errorf("the agent ended with %d", status)
 			}
 			as := w.order("vm1")
-			if took := time.Since(begun); as[0].end != 0 || took > 1500*time.Millisecond {
+			if took := time.Since(begun); !as[0].End.IsZero() || took > 1500*time.Millisecond {
 				t.Errorf("the agent ended after %v: %+v", took, as)
 			}
 			w.agent("")
@@ -61,7 +61,7 @@ func TestTermWait(t *testing.T) {
 	if status := a.ends(t); status != 0 {
 		t.Errorf("the agent ended with %d", status)
 	}
-	if as := w.order("vm1"); len(as) != 1 || as[0].end == 0 {
+	if as := w.order("vm1"); len(as) != 1 || as[0].End.IsZero() {
 		t.Errorf("when the agent had ended: %+v", as)
 	}
 	if as := w.order("vm2"); len(as) > 0 {
@@ -190,7 +190,7 @@ func TestReloadEmbedded(t *testing.T) {
 		}
 		return nil
 	})
-	if as := w.order("vm1"); as[0].end != 0 {
+	if as := w.order("vm1"); !as[0].End.IsZero() {
 		t.Errorf("it waited for the command: %+v", as)
 	}
 	ids = append(ids, w.submit(job("bset", "jname=vm1", "tags=c")))

@@ -87,7 +87,7 @@ func TestKillAgent(t *testing.T) {
 func (w *world) allActed(ids []string) bool {
 	acts, n := w.acts(), 0
 	for _, id := range ids {
-		if as := acts[id]; len(as) > 0 && as[0].end > 0 {
+		if as := acts[id]; len(as) > 0 && !as[0].End.IsZero() {
 			n++
 		}
 	}

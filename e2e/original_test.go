@@ -15,6 +15,7 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
+	"github.com/cbsd/cbsdmq/e2e/judge"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
@@ -147,7 +148,7 @@ func TestBrokerRestarted(t *testing.T) {
 	}
 	w.judge(ends, false)
 	// reconnect_timeout is 1 s; a loaded machine may take some time beside it.
-	if third := w.order("vm1")[2].begin - up.UnixNano(); third > int64(4*time.Second) {
+	if third := w.order("vm1")[2].Begin.Sub(up); third > 4*time.Second {
 		t.Errorf("the first job after the restart was begun after %v", time.Duration(third))
 	}
 	if lines := strings.Count(w.log(), "\n") - logged; lines > len(ids)+4 {
@@ -185,22 +186,15 @@ func TestBrokerStartedAfterAgent(t *testing.T) {
 }
 
 // order are the commands on a guest in the order in which they began.
-func (w *world) order(guest string) (list []span) {
+func (w *world) order(guest string) (list []judge.Act) {
 	w.t.Helper()
-	for id, as := range w.acts() {
-		for _, a := range as {
-			if a.guest == guest {
-				list = append(list, span{id, a})
-			}
+	for _, a := range w.history(nil).Acts {
+		if slices.Contains(a.Guests, guest) {
+			list = append(list, a)
 		}
 	}
-	slices.SortFunc(list, func(a, b span) int { return int(a.begin - b.begin) })
+	slices.SortFunc(list, func(a, b judge.Act) int { return a.Begin.Compare(b.Begin) })
 	return list
-}
-
-type span struct {
-	id string
-	act
 }
 
 // The original leaves replies that nobody reads on the broker for ever.
@@ -256,13 +250,13 @@ func TestManyJobsAtOnce(t *testing.T) {
 		ends[r.ID] = r
 	}
 	w.judge(ends, false)
-	var all []span
+	var all []judge.Act
 	for _, guest := range guests {
 		var last int
 		for _, s := range w.order(guest) {
-			id, err := strconv.Atoi(strings.TrimPrefix(s.id, "pool1/"))
+			id, err := strconv.Atoi(strings.TrimPrefix(s.Job, "pool1/"))
 			if err != nil || id < last {
-				t.Errorf("on %s %s came after %d: %v", guest, s.id, last, err)
+				t.Errorf("on %s %s came after %d: %v", guest, s.Job, last, err)
 			}
 			last = id
 			all = append(all, s)
@@ -274,7 +268,7 @@ func TestManyJobsAtOnce(t *testing.T) {
 	for _, a := range all {
 		together := 0
 		for _, b := range all {
-			if b.begin <= a.begin && a.begin < b.end {
+			if !b.Begin.After(a.Begin) && a.Begin.Before(b.End) {
 				together++
 			}
 		}

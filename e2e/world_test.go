@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/config"
+	"github.com/cbsd/cbsdmq/e2e/judge"
 	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
@@ -92,6 +94,7 @@ type world struct {
 	config map[string]any // what is in file
 	client *client.Client
 	procs  []*process
+	jobs   []judge.Job // what was submitted with submit
 }
 
 func newWorld(t *testing.T, broker map[string]any) *world {
@@ -284,10 +287,23 @@ func (w *world) submit(j client.Job) string {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
 	defer cancel()
+	begun := time.Now()
 	id, err := w.connect().Submit(ctx, j)
 	if err != nil {
 		w.t.Fatalf("submitting %s: %v", j.Command, err)
 	}
+	sent := judge.Job{
+		ID: id, Pool: "pool1", Sender: "submit", Command: j.Command, InOrder: j.InOrder,
+		Submits: []judge.Submit{{At: begun, Done: time.Now(), Confirmed: true}},
+	}
+	for _, a := range j.Args {
+		if a.Name == "jname" {
+			sent.Guests = []string{a.Value}
+		}
+		sent.Args = append(sent.Args, a.Name+"="+a.Value)
+	}
+	sent.Args = append(sent.Args, j.Words...)
+	w.jobs = append(w.jobs, sent)
 	return id
 }
 
@@ -302,75 +318,67 @@ func (w *world) follow(id string) cbsdmq.Reply {
 	return r
 }
 
-// An act is a command of the ground truth.
-type act struct {
-	command, guest string
-	begin, end     int64 // unix nanoseconds; end 0 = none
-	status         int
-}
-
 // acts reads the ground truth, by job. A job whose command was begun twice has
 // two.
-func (w *world) acts() map[string][]act {
-	w.t.Helper()
-	b, err := os.ReadFile(w.truth)
-	if err != nil && !os.IsNotExist(err) {
-		w.t.Fatal(err)
-	}
-	out := make(map[string][]act)
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) < 6 {
-			w.t.Fatalf("half a line of truth: %q", line)
-		}
-		at, _ := strconv.ParseInt(f[1], 10, 64)
-		if f[0] == "B" {
-			out[f[3]] = append(out[f[3]], act{command: f[4], guest: f[5], begin: at})
-			continue
-		}
-		last := &out[f[3]][len(out[f[3]])-1]
-		last.end = at
-		last.status, _ = strconv.Atoi(f[6])
+func (w *world) acts() map[string][]judge.Act {
+	out := make(map[string][]judge.Act)
+	for _, a := range w.history(nil).Acts {
+		out[a.Job] = append(out[a.Job], a)
 	}
 	return out
 }
 
-// judge compares the ends that clients were told with the truth.
-func (w *world) judge(ends map[string]cbsdmq.Reply, unknownAllowed bool) {
+// history is the truth, and what clients were told of the ends of jobs. Jobs
+// that were not submitted with submit are taken for what the truth says.
+func (w *world) history(ends map[string]cbsdmq.Reply) *judge.History {
 	w.t.Helper()
-	acts := w.acts()
+	h := &judge.History{Jobs: slices.Clone(w.jobs)}
+	var err error
+	if h.Acts, h.Broken, err = judge.ReadTruthFile(w.truth, "pool1"); err != nil {
+		w.t.Fatal(err)
+	}
+	known := make(map[string]bool)
+	for _, j := range h.Jobs {
+		known[j.ID] = true
+	}
+	other := func(id string) {
+		if !known[id] {
+			known[id] = true
+			h.Jobs = append(h.Jobs, judge.Job{ID: id, Pool: "pool1", Submits: []judge.Submit{{Confirmed: true}}})
+		}
+	}
+	for _, a := range h.Acts {
+		if a.Job != "-" {
+			other(a.Job)
+			i := slices.IndexFunc(h.Jobs, func(j judge.Job) bool { return j.ID == a.Job })
+			h.Jobs[i].Command, h.Jobs[i].Changes = a.Command, true
+		}
+	}
 	for id, r := range ends {
-		as := acts[id]
-		switch {
-		case !r.State.Ended() || !r.Final():
-			w.t.Errorf("%s has no end: %+v", id, r)
-		case len(as) > 1:
-			w.t.Errorf("%s was begun %d times", id, len(as))
-		case r.State == cbsdmq.Done && len(as) == 1 && (as[0].end == 0 || as[0].status != 0):
-			w.t.Errorf("%s is done, in truth it was %+v", id, as[0])
-		case r.State == cbsdmq.Unknown && !unknownAllowed:
-			w.t.Errorf("%s is unknown: %s", id, r.Reason)
-		case r.State != cbsdmq.Done && r.State != cbsdmq.Unknown:
-			w.t.Errorf("%s ended %s: %s", id, r.State, r.Reason)
-		}
+		other(id)
+		h.Replies = append(h.Replies, judge.FromReply(r, time.Now()))
 	}
-	type span struct {
-		id string
-		act
+	return h
+}
+
+// judge compares the ends that clients were told with the truth. All jobs are
+// to end done, or unknown where the runner was lost.
+func (w *world) judge(ends map[string]cbsdmq.Reply, runnerLost bool) {
+	w.t.Helper()
+	h := w.history(ends)
+	for i, j := range h.Jobs {
+		_, told := ends[j.ID]
+		s := j.Submits[0]
+		s.Confirmed = told // for those of other parts of the test nobody waits
+		h.Jobs[i].Submits = []judge.Submit{s}
+		h.Jobs[i].Ends = []cbsdmq.State{cbsdmq.Done, cbsdmq.Unknown}
 	}
-	byGuest := make(map[string][]span)
-	for id, as := range acts {
-		for _, a := range as {
-			byGuest[a.guest] = append(byGuest[a.guest], span{id, a})
-		}
+	if runnerLost {
+		h.Events = []judge.Event{{Kind: judge.RunnerLost, At: time.Now(), From: time.Unix(0, 0)}}
 	}
-	for guest, spans := range byGuest {
-		for _, a := range spans {
-			for _, b := range spans {
-				if a.begin < b.begin && (a.end == 0 || b.begin < a.end) {
-					w.t.Errorf("on %s %s began while %s was at work", guest, b.id, a.id)
-				}
-			}
-		}
+	if v := judge.Judge(h, judge.Rules{Slack: time.Second, ReadsUnseen: true}); v.Convicted() > 0 {
+		var b strings.Builder
+		v.Write(&b, 10)
+		w.t.Error(b.String())
 	}
 }

@@ -209,6 +209,7 @@ func (c *call) dispatch(args []string) error {
 	if c.conf, err = readConfig(c.wd); err != nil {
 		return err
 	}
+	c.argv = args
 	if err := c.readArguments(cmd, args); err != nil {
 		return err
 	}

@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -26,13 +26,21 @@ type Config struct {
 	Evaluate bool `json:"evaluate,omitempty"`
 	// Canary is the value of CANARY; by default WORKDIR/tmp/canary.
 	Canary string `json:"canary,omitempty"`
-	// Journal is a file to which each command that changes something appends
+	// Journal is a file to which each command that changes something appends, with
+	// one write each,
 	//
-	//	B <unix nanoseconds> <pid> <job> <command> <guest>
-	//	E <unix nanoseconds> <pid> <job> <command> <guest> <exit status>
+	//	B <unix nanoseconds> <pid> <job> <command> <guests> <arguments, a JSON array>
+	//	E <unix nanoseconds> <pid> <job> <command> <guests> <exit status> <bytes of stdout> <their sum>
 	//
 	// as it begins and as it ends. The job is the variable CBSDMQ_JOB; what is
-	// missing is a dash. A command that was killed has no E line.
+	// missing is a dash; the sum is the first 16 digits of SHA-256. A command that
+	// was killed has no E line. In between, where another command is at work on a
+	// guest,
+	//
+	//	O <unix nanoseconds> <pid> <job> <command> <guest> <job and pid of the other>
+	//
+	// which is seen by locks on files beside the journal, so that a command that
+	// was killed is at work until it is gone.
 	Journal string `json:"journal,omitempty"`
 	// JournalReads makes commands that only read keep the journal too.
 	JournalReads bool `json:"journal_reads,omitempty"`
@@ -53,6 +61,9 @@ type Behaviour struct {
 	// OutputBytes is the size of the text of [WriteText] with Seed, printed on stdout.
 	OutputBytes int64  `json:"output_bytes,omitempty"`
 	Seed        uint64 `json:"seed,omitempty"`
+	// OutputOfJob makes size and seed depend on the job, see [JobText]; OutputBytes
+	// is the most.
+	OutputOfJob bool `json:"output_of_job,omitempty"`
 	// Exit is the exit status, whatever happens. With it set, the command is
 	// carried out only if Act is true.
 	Exit *int `json:"exit,omitempty"`
@@ -135,10 +146,23 @@ func (c *call) prelude(b Behaviour) error {
 	if _, err := io.WriteString(c.errw, b.Stderr); err != nil {
 		return fmt.Errorf("printing: %w", err)
 	}
+	if b.OutputOfJob {
+		b.OutputBytes, b.Seed = JobText(c.getenv("CBSDMQ_JOB"), b.OutputBytes)
+	}
 	if b.OutputBytes > 0 {
 		return WriteText(c.out, b.OutputBytes, b.Seed)
 	}
 	return nil
+}
+
+// JobText is how much a job prints with Behaviour.OutputOfJob, and the seed of
+// its text. Most print little, some as much as they may.
+func JobText(job string, most int64) (bytes int64, seed uint64) {
+	h := fnv.New64a()
+	io.WriteString(h, job)
+	seed = h.Sum64()
+	r := rand.New(rand.NewPCG(seed, 1))
+	return r.Int64N(most>>r.IntN(16) + 1), seed
 }
 
 // WriteText writes n bytes of text to w: lines of 79 letters and digits that
@@ -163,42 +187,6 @@ func WriteText(w io.Writer, n int64, seed uint64) error {
 			return fmt.Errorf("printing: %w", err)
 		}
 		n -= int64(len(part))
-	}
-	return nil
-}
-
-// journaled runs act between the two lines of the ground truth.
-func (c *call) journaled(reads bool, act func() error) error {
-	if c.conf.Journal == "" || reads && !c.conf.JournalReads {
-		return act()
-	}
-	if err := c.note("B", ""); err != nil {
-		return err
-	}
-	err := act()
-	code := 0
-	if err != nil {
-		code = 1
-		if e, ok := errors.AsType[exitCode](err); ok {
-			code = int(e)
-		}
-	}
-	return errors.Join(err, c.note("E", fmt.Sprintf(" %d", code)))
-}
-
-func (c *call) note(kind, rest string) error {
-	job := c.getenv("CBSDMQ_JOB")
-	if job == "" {
-		job = "-"
-	}
-	f, err := os.OpenFile(c.conf.Journal, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
-		return fmt.Errorf("keeping the journal: %w", err)
-	}
-	guest := strings.Join(strings.Fields(c.guestArgument()), ",")
-	_, err = fmt.Fprintf(f, "%s %d %d %s %s %s%s\n", kind, time.Now().UnixNano(), os.Getpid(), job, c.name, guest, rest)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("keeping the journal: %w", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -122,15 +123,62 @@ func TestJournal(t *testing.T) {
 		t.Errorf("exit status %d", code)
 	}
 	configure(t, dir, Config{Journal: journal, JournalReads: true})
-	must(t, dir, "version")
+	must(t, dir, "jget", "jname=j1", "ip4_addr")
+	configure(t, dir, Config{Journal: journal, Commands: map[string]Behaviour{"jset": {OutputOfJob: true, OutputBytes: 1 << 20, Exit: new(0)}}})
+	out, _, _ := cbsdEnv(dir, []string{"CBSDMQ_JOB=01J9"}, "jset", "jname=j1", "astart=1")
+	size, seed := JobText("01J9", 1<<20)
+	var text bytes.Buffer
+	if err := WriteText(&text, size, seed); err != nil || text.String() != out || size == 0 {
+		t.Errorf("printed %d bytes, not the %d of the job: %v", len(out), size, err)
+	}
+	sum := sha256.Sum256(text.Bytes())
+	must(t, dir, "jclone", "old=j1", "new=j2", "host_hostname=j2.example.org")
 	data, err := os.ReadFile(journal)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := regexp.MustCompile(`(?m)^([BE]) \d{19} \d+`).ReplaceAllString(string(data), "$1")
-	want := "B - jcreate j1\nE - jcreate j1 0\nB 01J9 jstop j1\nE 01J9 jstop j1 1\nB - version -\nE - version - 0\n"
+	got = regexp.MustCompile(`(?m)(\D\d+) \d+ [0-9a-f]{16}$`).ReplaceAllString(got, "$1")
+	want := `B - jcreate j1 ["jname=j1","ver=empty"]
+E - jcreate j1 0
+B 01J9 jstop j1 ["jname=j1"]
+E 01J9 jstop j1 1
+B - jget j1 ["jname=j1","ip4_addr"]
+E - jget j1 0
+B 01J9 jset j1 ["jname=j1","astart=1"]
+E 01J9 jset j1 0
+B - jclone j1,j2 ["old=j1","new=j2","host_hostname=j2.example.org"]
+E - jclone j1,j2 0
+`
 	if got != want {
 		t.Errorf("journal is\n%swant\n%s", got, want)
+	}
+	if end := fmt.Sprintf(" 0 %d %x\n", size, sum[:8]); !strings.Contains(string(data), end) {
+		t.Errorf("no%sin\n%s", end, data)
+	}
+}
+
+// A second command at work on a guest is written down, also where the first is
+// killed.
+func TestOverlap(t *testing.T) {
+	dir := newPool(t)
+	journal := filepath.Join(t.TempDir(), "journal")
+	must(t, dir, "jcreate", "jname=j1", "ver=empty")
+	configure(t, dir, Config{Journal: journal})
+	first := &call{name: "jset", conf: Config{Journal: journal}, env: []string{"CBSDMQ_JOB=first"}}
+	locks, err := first.lockGuests([]string{"j1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, dir, "jset", "jname=j1", "astart=0")
+	locks[0].Close()
+	must(t, dir, "jset", "jname=j1", "astart=1")
+	data, err := os.ReadFile(journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(data), "\nO "); n != 1 || !strings.Contains(string(data), fmt.Sprintf(" - jset j1 first %d\n", os.Getpid())) {
+		t.Errorf("%d overlaps in\n%s", n, data)
 	}
 }
 

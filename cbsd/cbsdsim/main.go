@@ -78,6 +78,7 @@ type call struct {
 	begun     time.Time
 	conf      Config
 	behaviour Behaviour
+	argv      []string // as they came
 	args      arguments
 	store     *db // the inventory, opened at first use
 }

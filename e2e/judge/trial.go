@@ -1,0 +1,179 @@
+package judge
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// A trial is a history with its parts put together.
+type trial struct {
+	*History
+	Rules
+	jobs    map[string]*file
+	order   []*file // as in History.Jobs
+	printed map[string]*file
+	nobody  []Act   // acts of no job that is known
+	stray   []Reply // replies for no job that is known
+}
+
+// A file is all that is known of one job.
+type file struct {
+	*Job
+	acts    []Act
+	replies []Reply
+	outputs []Output
+}
+
+func newTrial(h *History, r Rules) *trial {
+	t := &trial{History: h, Rules: r, jobs: make(map[string]*file), printed: make(map[string]*file)}
+	tokens := make(map[string]*file)
+	for i := range h.Jobs {
+		f := &file{Job: &h.Jobs[i]}
+		t.jobs[f.ID], t.printed[f.ID] = f, f
+		t.order = append(t.order, f)
+		if f.Token != "" {
+			tokens[f.Token] = f
+		}
+	}
+	for _, a := range h.Acts {
+		f := t.printed[a.Job]
+		for _, arg := range a.Args {
+			if _, value, ok := strings.Cut(arg, "="); ok {
+				arg = value
+			}
+			if by := tokens[arg]; by != nil {
+				f = by
+			}
+		}
+		switch {
+		case f != nil:
+			f.acts = append(f.acts, a)
+			if a.Job != "-" {
+				t.printed[a.Job] = f
+			}
+		case a.Job != "-":
+			t.nobody = append(t.nobody, a)
+		}
+	}
+	for _, f := range t.order {
+		slices.SortStableFunc(f.acts, func(a, b Act) int { return a.Begin.Compare(b.Begin) })
+	}
+	for _, reply := range h.Replies {
+		switch f := t.printed[reply.Job]; {
+		case f != nil:
+			f.replies = append(f.replies, reply)
+		case t.jobs[reply.For] != nil && (reply.Job == "" || t.jobs[reply.For].Legacy):
+			f = t.jobs[reply.For]
+			f.replies = append(f.replies, reply)
+		default:
+			t.stray = append(t.stray, reply)
+		}
+	}
+	for _, o := range h.Outputs {
+		if f := t.jobs[o.Job]; f != nil {
+			f.outputs = append(f.outputs, o)
+		}
+	}
+	return t
+}
+
+// last is the last time that the job's command ran, nil if it did not.
+func (f *file) last() *Act {
+	if len(f.acts) == 0 {
+		return nil
+	}
+	return &f.acts[len(f.acts)-1]
+}
+
+// finals are the job's last replies.
+func (f *file) finals() (rs []Reply) {
+	for _, r := range f.replies {
+		if r.Final {
+			rs = append(rs, r)
+		}
+	}
+	return rs
+}
+
+// ends are the different ends that were told.
+func (f *file) ends() (rs []Reply) {
+	for _, r := range f.finals() {
+		if !slices.ContainsFunc(rs, func(o Reply) bool { return sameEnd(o, r) }) {
+			rs = append(rs, r)
+		}
+	}
+	return rs
+}
+
+func sameEnd(a, b Reply) bool {
+	return a.State == b.State && a.ErrCode == b.ErrCode && a.Outcome == b.Outcome && a.Reason == b.Reason
+}
+
+// ended is when somebody first knew the end; zero = nobody does.
+func (f *file) ended() (at time.Time) {
+	for _, r := range f.finals() {
+		if at.IsZero() || r.At.Before(at) {
+			at = r.At
+		}
+	}
+	return at
+}
+
+// evidence is all that there is about the job, and the events of the time.
+func (t *trial) evidence(f *file) []string {
+	lines := []string{f.String()}
+	for _, s := range f.Submits {
+		lines = append(lines, s.String())
+	}
+	for _, c := range f.Cancels {
+		lines = append(lines, c.String())
+	}
+	for _, a := range f.acts {
+		lines = append(lines, a.Lines...)
+	}
+	for _, r := range f.replies {
+		lines = append(lines, r.String())
+	}
+	for _, e := range t.Events {
+		if t.during(e, f) && (e.PID == 0 || slices.ContainsFunc(f.acts, func(a Act) bool { return a.PID == e.PID })) {
+			lines = append(lines, e.String())
+		}
+	}
+	const most = 40
+	if len(lines) > most {
+		lines = append(lines[:most], "...")
+	}
+	return lines
+}
+
+// during reports whether e was between the job's submit and its end.
+func (t *trial) during(e Event, f *file) bool {
+	end := f.ended()
+	return (e.Pool == "" || e.Pool == f.Pool) && !e.At.Before(f.first().Add(-t.Slack)) &&
+		(end.IsZero() || !e.from().After(end.Add(t.Slack)))
+}
+
+func (e Event) from() time.Time {
+	if e.From.IsZero() {
+		return e.At
+	}
+	return e.From
+}
+
+// happened reports whether an event of the kind was between the job's submit
+// and its end.
+func (t *trial) happened(kind string, f *file) bool {
+	return slices.ContainsFunc(t.Events, func(e Event) bool { return e.Kind == kind && t.during(e, f) })
+}
+
+// killed reports whether somebody killed the command.
+func (t *trial) killed(a *Act) bool {
+	return slices.ContainsFunc(t.Events, func(e Event) bool {
+		return e.Kind == CommandKilled && e.PID == a.PID && (e.Pool == "" || e.Pool == a.Pool) && !e.At.Before(a.Begin.Add(-t.Slack)) &&
+			(a.End.IsZero() || e.At.Before(a.End.Add(t.Slack)))
+	})
+}
+
+// seen reports whether the job's command is in the truth if it ran.
+func (t *trial) seen(f *file) bool { return f.Changes || !t.ReadsUnseen }
