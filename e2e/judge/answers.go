@@ -11,12 +11,19 @@ import (
 
 // answered: a job whose submit was confirmed has a final reply at each address
 // at which somebody waits, and where nobody does its end is known all the same.
+// So is that of a job that was begun without the sender's knowledge.
 func answered(t *trial, c *Check) {
 	for _, f := range t.order {
+		finals := f.finals()
 		if !f.confirmed() {
+			if len(f.acts) == 0 && f.Accepted.IsZero() {
+				continue
+			}
+			if c.Looked++; len(finals) == 0 {
+				c.broken(f.ID, t.evidence(f), "it was accepted and has no end")
+			}
 			continue
 		}
-		finals := f.finals()
 		for _, s := range f.Submits {
 			if !s.Confirmed {
 				continue
@@ -167,7 +174,7 @@ func hostile(t *trial, c *Check) {
 	}
 	for _, trace := range t.Canaries {
 		c.Looked++
-		c.broken("-", []string{trace}, "something was evaluated")
+		c.broken("-", []string{trace}, "%s", trace)
 	}
 }
 

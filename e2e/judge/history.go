@@ -23,8 +23,8 @@ type History struct {
 	Outputs  []Output
 	Events   []Event
 	Measures []Measure
-	// Canaries are traces of something that was evaluated, and other things that
-	// must not be there.
+	// Canaries say what is there that must not be: traces of something that was
+	// evaluated, of a program that crashed.
 	Canaries []string
 	// Broken are lines of the truth that cannot be read.
 	Broken []string
@@ -44,7 +44,7 @@ type Job struct {
 	InOrder bool // it only reads, and asked for its place in the order
 	Stream  bool // it asked for its output as it comes
 	Hostile bool // must not run
-	Legacy  bool // its sender does not submit it again where a broker forgot it
+	Legacy  bool // ID is not its printed id: its sender does not know that
 	// Ends are the only ends that can be right; nil: any that the truth allows.
 	Ends    []cbsdmq.State
 	Expires time.Time
@@ -100,6 +100,7 @@ type Reply struct {
 	ErrCode  int
 	Outcome  cbsdmq.Outcome
 	Reason   string
+	Short    bool  // Outcome and Reason are not known
 	Offset   int64 // of Output within stdout
 	Cut      int64
 	Output   []byte

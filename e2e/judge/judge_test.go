@@ -144,6 +144,7 @@ func TestMutations(t *testing.T) {
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.5)})
 		}},
 		{Answered, "whoever waited has gone and the end is not known", "a", func(h *History) { h.without("a"); h.job("a").Submits[0].Left = true }},
+		{Answered, "not confirmed, but begun", "a", func(h *History) { h.without("a"); h.job("a").Submits[0].Confirmed = false }},
 		{OneEnd, "two ends", "a", func(h *History) {
 			r := *h.reply("a")
 			r.State, r.ErrCode = cbsdmq.Failed, 1

@@ -107,7 +107,8 @@ func (f *file) ends() (rs []Reply) {
 }
 
 func sameEnd(a, b Reply) bool {
-	return a.State == b.State && a.ErrCode == b.ErrCode && a.Outcome == b.Outcome && a.Reason == b.Reason
+	return a.State == b.State && a.ErrCode == b.ErrCode &&
+		(a.Short || b.Short || a.Outcome == b.Outcome && a.Reason == b.Reason)
 }
 
 // ended is when somebody first knew the end; zero = nobody does.

@@ -107,6 +107,14 @@ func (p *Process) Cont(t testing.TB) {
 	p.Signal(t, syscall.SIGCONT)
 }
 
+// PID is that of the server, 0 when it does not run.
+func (p *Process) PID() int {
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 // Signal sends a signal to the server.
 func (p *Process) Signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
