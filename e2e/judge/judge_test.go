@@ -265,6 +265,25 @@ func TestExcused(t *testing.T) {
 			h.Replies[0].Follower = "late"
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.5)})
 		},
+		"only the exit status is known": func(h *History) {
+			h.act("fails").Status = 0
+			for i := range h.Replies {
+				if h.Replies[i].Job == "pool1/fails" {
+					h.Replies[i].Outcome = cbsdmq.OutcomeFailed
+				}
+			}
+			r := Reply{For: "pool1/fails", Address: "box", At: at(8), Final: true, State: cbsdmq.Failed, ErrCode: 3, Short: true}
+			h.Replies = append([]Reply{r}, h.Replies...)
+		},
+		"nothing was printed": func(h *History) {
+			for i := range h.Replies {
+				if h.Replies[i].Job == "pool1/a" {
+					h.Replies[i].Output = nil
+				}
+			}
+			h.Outputs[0].Data = nil
+			h.act("a").Bytes, h.act("a").Sum = 0, OutputSum(nil)
+		},
 		"a read runs again": func(h *History) {
 			h.job("a").Changes = false
 			again := *h.act("a")

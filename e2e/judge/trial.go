@@ -96,9 +96,19 @@ func (f *file) finals() (rs []Reply) {
 	return rs
 }
 
-// ends are the different ends that were told.
+// ends are the different ends that were told, as completely as they were.
 func (f *file) ends() (rs []Reply) {
-	for _, r := range f.finals() {
+	finals := f.finals()
+	slices.SortStableFunc(finals, func(a, b Reply) int {
+		switch {
+		case a.Short == b.Short:
+			return 0
+		case a.Short:
+			return 1
+		}
+		return -1
+	})
+	for _, r := range finals {
 		if !slices.ContainsFunc(rs, func(o Reply) bool { return sameEnd(o, r) }) {
 			rs = append(rs, r)
 		}

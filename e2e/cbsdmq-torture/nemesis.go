@@ -1,0 +1,322 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/cbsd/cbsdmq/e2e/judge"
+)
+
+// A deed is something that the nemesis does to a world.
+type deed struct {
+	name   string
+	weight int
+	do     func(w *world, ctx context.Context, r *rand.Rand)
+}
+
+// torment does deeds, one after the other, until ctx ends.
+func (w *world) torment(ctx context.Context, r *rand.Rand, deeds []deed, calm [2]time.Duration) {
+	sum := 0
+	for _, d := range deeds {
+		sum += d.weight
+	}
+	for sum > 0 && wait(ctx, between(r, calm[0], calm[1])) {
+		n := r.IntN(sum)
+		for _, d := range deeds {
+			if n -= d.weight; n < 0 {
+				w.note("%s: %s", w.broker.name, d.name)
+				d.do(w, ctx, r)
+				break
+			}
+		}
+	}
+}
+
+// processDeeds are done to agents, the runner, commands and the broker.
+func (w *world) processDeeds() []deed {
+	deeds := []deed{
+		{"kill an agent", 6, func(w *world, ctx context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].killAgent(ctx, r) }},
+		{"freeze an agent", 3, func(w *world, ctx context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].freezeAgent(ctx, r) }},
+		{"end an agent", 2, func(w *world, ctx context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].endAgent(ctx, r) }},
+		{"read the configuration again", 1, func(w *world, _ context.Context, r *rand.Rand) {
+			w.pools[r.IntN(len(w.pools))].signalAgent(syscall.SIGHUP)
+		}},
+		{"a second agent", 1, func(w *world, ctx context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].secondAgent(ctx) }},
+		{"kill the runner", 3, func(w *world, _ context.Context, _ *rand.Rand) { w.killRunner(time.Time{}) }},
+		{"freeze the runner", 2, (*world).freezeRunner},
+		{"freeze the runner, then kill it", 1, func(w *world, ctx context.Context, r *rand.Rand) {
+			if pid := w.runner(); pid > 0 {
+				from := time.Now()
+				syscall.Kill(pid, syscall.SIGSTOP)
+				wait(ctx, between(r, 0, 2*time.Second))
+				w.killRunner(from)
+			}
+		}},
+		{"kill an agent and the runner", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+			p := w.pools[r.IntN(len(w.pools))]
+			p.signalAgent(syscall.SIGKILL)
+			w.killRunner(time.Time{})
+			p.killAgent(ctx, r)
+		}},
+		{"kill a command", 3, func(w *world, _ context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].killCommand(r) }},
+		{"freeze a command", 2, func(w *world, ctx context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].freezeCommand(ctx, r) }},
+	}
+	if w.server != nil {
+		deeds = append(deeds,
+			deed{"restart the broker", 3, (*world).restartBroker},
+			deed{"freeze the broker", 2, (*world).freezeBroker})
+	}
+	return deeds
+}
+
+// networkDeeds are done to connections, and to the disk of the journal.
+func (w *world) networkDeeds() (deeds []deed) {
+	if w.toAgent != nil {
+		deeds = append(deeds,
+			deed{"cut connections", 4, func(w *world, _ context.Context, r *rand.Rand) { w.proxy(r).Cut() }},
+			deed{"half-close connections", 2, func(w *world, _ context.Context, r *rand.Rand) { w.proxy(r).HalfClose() }},
+			deed{"freeze connections", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+				p := w.proxy(r)
+				p.Mute(true)
+				wait(ctx, between(r, 0, 3*time.Second))
+				p.Mute(false)
+			}},
+			deed{"lose what the broker says", 3, func(w *world, ctx context.Context, r *rand.Rand) {
+				p := w.proxy(r)
+				p.Mute(true)
+				wait(ctx, between(r, 0, time.Second))
+				p.Cut()
+				p.Mute(false)
+			}},
+			deed{"lose what is said to the broker", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+				p := w.proxy(r)
+				p.Deaf(true)
+				wait(ctx, between(r, 0, time.Second))
+				p.Deaf(false)
+				p.Cut() // or the stream would lack its middle
+			}},
+			deed{"delay what the broker says", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+				p := w.proxy(r)
+				p.Delay(between(r, 0, 300*time.Millisecond))
+				wait(ctx, between(r, 0, 3*time.Second))
+				p.Delay(0)
+			}})
+	}
+	if w.pools[0].small {
+		deeds = append(deeds, deed{"fill the disk of the journal", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+			free, err := w.pools[0].fill()
+			if err != nil {
+				w.note("%v", err)
+				return
+			}
+			wait(ctx, between(r, 0, 4*time.Second))
+			free()
+		}})
+	}
+	return deeds
+}
+
+func (w *world) proxy(r *rand.Rand) interface {
+	Cut()
+	HalfClose()
+	Mute(bool)
+	Deaf(bool)
+	Delay(time.Duration)
+} {
+	if r.IntN(3) == 0 {
+		return w.toUser
+	}
+	return w.toAgent
+}
+
+// signalAgent sends a signal to the agent, if there is one.
+func (p *pool) signalAgent(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.agent != nil && !p.agent.gone() {
+		p.agent.signal(sig)
+	}
+}
+
+// take takes the agent away from keepUp.
+func (p *pool) take() *process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.agent
+	if a != nil {
+		p.look()
+	}
+	p.agent = nil
+	return a
+}
+
+func (p *pool) killAgent(ctx context.Context, r *rand.Rand) {
+	if a := p.take(); a != nil {
+		p.w.note("  agent of %s, pid %d", p.name, a.pid())
+		a.kill()
+	}
+	if r.IntN(2) == 0 {
+		wait(ctx, between(r, 0, 2*time.Second))
+	}
+	p.again()
+}
+
+func (p *pool) again() {
+	if err := p.start(); err != nil {
+		p.w.note("  %v", err)
+	}
+}
+
+func (p *pool) endAgent(ctx context.Context, r *rand.Rand) {
+	if a := p.take(); a != nil {
+		a.signal(syscall.SIGTERM)
+		select {
+		case <-a.done:
+		case <-time.After(15 * time.Second):
+			p.w.rec.found("the agent of " + p.name + " does not end when it is told to")
+			a.kill()
+		}
+	}
+	wait(ctx, between(r, 0, time.Second))
+	p.again()
+}
+
+func (p *pool) freezeAgent(ctx context.Context, r *rand.Rand) {
+	p.signalAgent(syscall.SIGSTOP)
+	wait(ctx, between(r, 0, 4*time.Second))
+	p.signalAgent(syscall.SIGCONT)
+}
+
+// secondAgent starts one more for the pool: it must end by itself.
+func (p *pool) secondAgent(ctx context.Context) {
+	p.mu.Lock()
+	there := p.agent != nil && !p.agent.gone()
+	p.mu.Unlock()
+	if !there {
+		return
+	}
+	second, err := p.w.stage.start(p.w.progs.cbsdmq, "agent", "--config", p.file)
+	if err != nil {
+		p.w.note("  %v", err)
+		return
+	}
+	select {
+	case <-second.done:
+	case <-ctx.Done():
+		second.kill()
+	case <-time.After(5 * time.Second):
+		// It has the pool if the first one was gone for a moment.
+		p.w.note("  the second agent of %s stays: %s", p.name, second.stderr.String())
+		second.kill()
+	}
+}
+
+// killRunner kills it; from is since when it was frozen.
+func (w *world) killRunner(from time.Time) {
+	pid := w.runner()
+	if pid == 0 {
+		return
+	}
+	w.note("  runner, pid %d", pid)
+	w.rec.event(judge.Event{Kind: judge.RunnerLost, From: from, At: time.Now()})
+	syscall.Kill(pid, syscall.SIGKILL)
+}
+
+func (w *world) freezeRunner(ctx context.Context, r *rand.Rand) {
+	if pid := w.runner(); pid > 0 {
+		syscall.Kill(pid, syscall.SIGSTOP)
+		wait(ctx, between(r, 0, 3*time.Second))
+		syscall.Kill(pid, syscall.SIGCONT)
+	}
+}
+
+// atWork are the commands that run now.
+func (p *pool) atWork() (acts []judge.Act) {
+	all, _, err := judge.ReadTruthFile(p.truth, p.name)
+	if err != nil {
+		return nil
+	}
+	for _, a := range all {
+		if a.End.IsZero() && a.Job != "-" && runsJob(a.PID, a.Job) {
+			acts = append(acts, a)
+		}
+	}
+	return acts
+}
+
+func (p *pool) killCommand(r *rand.Rand) {
+	if acts := p.atWork(); len(acts) > 0 {
+		a := acts[r.IntN(len(acts))]
+		p.w.note("  %s %s, pid %d", a.Job, a.Command, a.PID)
+		p.w.rec.event(judge.Event{Kind: judge.CommandKilled, Pool: p.name, PID: a.PID})
+		syscall.Kill(a.PID, syscall.SIGKILL)
+	}
+}
+
+func (p *pool) freezeCommand(ctx context.Context, r *rand.Rand) {
+	if acts := p.atWork(); len(acts) > 0 {
+		a := acts[r.IntN(len(acts))]
+		p.w.note("  %s %s, pid %d", a.Job, a.Command, a.PID)
+		syscall.Kill(a.PID, syscall.SIGSTOP)
+		wait(ctx, between(r, 0, 2*time.Second))
+		if runsJob(a.PID, a.Job) {
+			syscall.Kill(a.PID, syscall.SIGCONT)
+		}
+	}
+}
+
+func (w *world) restartBroker(ctx context.Context, r *rand.Rand) {
+	if w.broker.forgets {
+		w.forgot()
+	}
+	w.server.Kill(w.stage)
+	if r.IntN(2) == 0 {
+		wait(ctx, between(r, 0, 3*time.Second))
+	}
+	w.server.Start(w.stage)
+	if w.broker.forgets {
+		w.forgot() // also what came in between
+	}
+}
+
+func (w *world) forgot() {
+	for _, p := range w.pools {
+		w.rec.event(judge.Event{Kind: judge.BrokerForgot, Pool: p.name})
+	}
+}
+
+func (w *world) freezeBroker(ctx context.Context, r *rand.Rand) {
+	w.server.Stop(w.stage)
+	wait(ctx, between(r, 0, 3*time.Second))
+	w.server.Cont(w.stage)
+}
+
+// heal ends everything that the nemesis does.
+func (w *world) heal() error {
+	for _, proxy := range []interface {
+		Mute(bool)
+		Deaf(bool)
+		Delay(time.Duration)
+	}{w.toAgent, w.toUser} {
+		if w.toAgent != nil {
+			proxy.Mute(false)
+			proxy.Deaf(false)
+			proxy.Delay(0)
+		}
+	}
+	if pid := w.runner(); pid > 0 {
+		syscall.Kill(pid, syscall.SIGCONT)
+	}
+	for _, p := range w.pools {
+		for _, a := range p.atWork() {
+			syscall.Kill(a.PID, syscall.SIGCONT)
+		}
+		p.signalAgent(syscall.SIGCONT)
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,360 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/client"
+	"github.com/cbsd/cbsdmq/e2e/judge"
+)
+
+// rules are the judge's for this bench: its machine may be busy.
+var rules = judge.Rules{Slack: 1500 * time.Millisecond, TimeLimit: timeLimit}
+
+// A round is one run from fresh pools to the verdict.
+type round struct {
+	o      options
+	seed   uint64
+	dir    string
+	length time.Duration
+	jobs   int
+	deeds  atomic.Int64
+}
+
+// rand is a generator of the round's, a different one for each name.
+func (r *round) rand(name string) *rand.Rand {
+	h := uint64(14695981039346656037)
+	for i := range len(name) {
+		h = (h ^ uint64(name[i])) * 1099511628211
+	}
+	return rand.New(rand.NewPCG(r.seed, h))
+}
+
+// run runs the round. The directory stays if it was convicted or broken.
+func (r *round) run(ctx context.Context) (v judge.Verdict, err error) {
+	s, err := newStage(r.dir)
+	if err != nil {
+		return v, err
+	}
+	keep := true
+	defer func() { s.close(keep) }()
+	err = guard(func() error {
+		var err error
+		v, err = r.torture(ctx, s)
+		return err
+	})
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	keep = r.o.keep || err != nil || v.Convicted() > 0
+	if keep {
+		var b bytes.Buffer
+		v.Write(&b, 1000)
+		os.WriteFile(filepath.Join(r.dir, "verdict.txt"), b.Bytes(), 0o644)
+	}
+	return v, err
+}
+
+func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err error) {
+	rec := new(record)
+	var worlds []*world
+	for _, b := range r.o.brokers {
+		w, err := newWorld(s, b, r.o.progs, rec, r.o.pools)
+		if err != nil {
+			return v, err
+		}
+		worlds = append(worlds, w)
+	}
+	quietFor := max(r.length/4, 30*time.Second)
+	life, end := context.WithTimeout(ctx, r.length+2*quietFor)
+	defer end()
+	for _, w := range worlds {
+		if err := w.warmUp(life); err != nil {
+			return v, err
+		}
+	}
+	before := make(map[*world]map[string]int64)
+	for _, w := range worlds {
+		before[w] = w.measures()
+	}
+
+	chaos, calm := context.WithTimeout(life, r.length)
+	defer calm()
+	waiting, giveUp := context.WithTimeout(life, r.length+quietFor)
+	defer giveUp()
+	clients := r.clients(worlds, times{chaos, waiting, r.o.think})
+	keepUp, stopKeeping := context.WithCancel(life)
+	defer stopKeeping()
+	var services sync.WaitGroup
+	for _, w := range worlds {
+		for _, p := range w.pools {
+			services.Go(func() { p.keepUp(keepUp) })
+		}
+	}
+	faults := make(chan error, 2*len(worlds))
+	if !r.o.peace {
+		for _, w := range worlds {
+			for name, deeds := range map[string][]deed{"processes": w.processDeeds(), "network": w.networkDeeds()} {
+				go func() {
+					faults <- guard(func() error { w.torment(chaos, r.rand(w.broker.name+name), deeds, r.o.calm); return nil })
+				}()
+			}
+		}
+		for range 2 * len(worlds) {
+			if ferr := <-faults; ferr != nil && err == nil {
+				err = ferr
+				calm()
+			}
+		}
+	} else {
+		<-chaos.Done()
+	}
+	s.note("quiet")
+	for _, w := range worlds {
+		if herr := w.heal(); herr != nil && err == nil {
+			err = herr
+		}
+	}
+	clients.Wait()
+	s.note("clients have ended")
+	giveUp()
+	if err == nil {
+		err = r.collect(life, worlds, rec)
+	}
+	stopKeeping()
+	services.Wait()
+	h := rec.history()
+	r.jobs = len(h.Jobs)
+	for _, w := range worlds {
+		h.Measures = append(h.Measures, compare(before[w], w.measures(), len(h.Jobs), 200+int(r.length.Seconds())*4)...)
+		for _, p := range w.pools {
+			acts, broken, terr := judge.ReadTruthFile(p.truth, p.name)
+			if terr != nil && err == nil {
+				err = terr
+			}
+			h.Acts, h.Broken = append(h.Acts, acts...), append(h.Broken, broken...)
+			if _, serr := os.Stat(p.canary); serr == nil {
+				h.Canaries = append(h.Canaries, p.canary+" is there: something was evaluated")
+			}
+			p.mu.Lock()
+			if p.agent != nil {
+				p.look()
+			}
+			p.mu.Unlock()
+		}
+	}
+	for _, trace := range rec.history().Canaries {
+		if !slices.Contains(h.Canaries, trace) {
+			h.Canaries = append(h.Canaries, trace)
+		}
+	}
+	slices.SortFunc(h.Measures, func(a, b judge.Measure) int { return strings.Compare(a.Name, b.Name) })
+	return judge.Judge(h, rules), err
+}
+
+// warmUp waits until every pool is served, and has it do what is done once.
+func (w *world) warmUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	for _, p := range w.pools {
+		c, done, err := p.session(ctx, "warm up")
+		if err != nil {
+			return fmt.Errorf("reaching %s: %w", p.name, err)
+		}
+		for range 4 {
+			_, err = c.Run(ctx, client.Job{Command: "bls", Args: []cbsdmq.Arg{{Name: "header", Value: "0"}}}, nil)
+			if err != nil {
+				break
+			}
+		}
+		done()
+		if err != nil {
+			return fmt.Errorf("warming %s up: %w", p.name, err)
+		}
+		// What ran until now is of no job of the run.
+		if err := os.Truncate(p.truth, 0); err != nil {
+			return fmt.Errorf("warming %s up: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// clients starts the clients of all pools.
+func (r *round) clients(worlds []*world, t times) *sync.WaitGroup {
+	wg := new(sync.WaitGroup)
+	for _, w := range worlds {
+		for _, p := range w.pools {
+			for i := range r.o.clients {
+				name := fmt.Sprintf("l%d", i)
+				wg.Go(func() { p.library(t, r.rand(p.name+name), name) })
+			}
+			wg.Go(func() { p.programs(t, r.rand(p.name+"prog"), "p") })
+			for name, f := range map[string]func(*raw, *rand.Rand){"o": (*raw).legacy, "m": (*raw).modern, "h": (*raw).hostile} {
+				wg.Go(func() {
+					rw, done, err := p.raw(t, r.rand(p.name+name), name)
+					if err != nil {
+						w.note("client of %s: %v", p.name, err)
+						return
+					}
+					defer done()
+					f(rw, r.rand(p.name+name+"2"))
+				})
+			}
+		}
+	}
+	return wg
+}
+
+// collect asks the agents for every job's end, and once more after a restart.
+func (r *round) collect(ctx context.Context, worlds []*world, rec *record) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var first error
+	for _, w := range worlds {
+		for _, p := range w.pools {
+			wg.Go(func() {
+				err := p.ask(ctx, "a late follower", rec, 1, r.rand(p.name+"late"))
+				if err == nil {
+					p.take().kill()
+					if err = p.start(); err == nil {
+						err = p.ask(ctx, "a follower after a restart", rec, 8, r.rand(p.name+"again"))
+					}
+				}
+				if err != nil {
+					mu.Lock()
+					first = fmt.Errorf("asking %s at the end: %w", p.name, err)
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return first
+}
+
+// ask asks for one in every so many jobs of the pool, and for the output of some.
+func (p *pool) ask(ctx context.Context, who string, rec *record, every int, rnd *rand.Rand) error {
+	c, done, err := p.session(ctx, "judge")
+	if err != nil {
+		return err
+	}
+	defer done()
+	acts, _, err := judge.ReadTruthFile(p.truth, p.name)
+	if err != nil {
+		return err
+	}
+	for i, job := range rec.of(p.name) {
+		if i%every != 0 {
+			continue
+		}
+		id := rec.printed(job, acts)
+		if id == "" {
+			continue
+		}
+		info, final, err := p.askOne(ctx, c, job, id, rec)
+		if err != nil {
+			return err
+		}
+		if info == nil {
+			continue
+		}
+		rec.accepted(job)
+		if final == nil {
+			p.w.note("%s: %s is %s", who, id, info.State)
+			continue
+		}
+		rec.reply(*final, func(r *judge.Reply) { r.Follower, r.For = who, job.ID })
+		if rnd.IntN(3) == 0 {
+			o := judge.Output{Job: job.ID, By: who}
+			var b bytes.Buffer
+			if o.Missing, err = c.Output(ctx, id, &b); err != nil {
+				return fmt.Errorf("the output of %s: %w", id, err)
+			}
+			o.Data = b.Bytes()
+			rec.output(o)
+		}
+	}
+	return nil
+}
+
+// askOne waits until the job has ended; what the agent does not know is nil.
+func (p *pool) askOne(ctx context.Context, c *client.Client, job *judge.Job, id string, rec *record) (*cbsdmq.JobInfo, *cbsdmq.Reply, error) {
+	soon, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		info, final, err := c.Job(soon, id)
+		switch {
+		case err == nil && (final != nil || soon.Err() != nil):
+			return &info, final, nil
+		case cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound && !waits(job):
+			return nil, nil, nil
+		case soon.Err() != nil && err != nil && cbsdmq.CodeOf(err) != cbsdmq.CodeNotFound:
+			if ctx.Err() == nil && info.ID == "" {
+				return nil, nil, nil
+			}
+			return nil, nil, fmt.Errorf("asking for %s: %w", id, err)
+		}
+		if !wait(soon, 200*time.Millisecond) && err != nil {
+			return nil, nil, nil
+		} else if soon.Err() != nil {
+			return &info, nil, nil
+		}
+	}
+}
+
+// waits reports whether the job may still lie on the tube.
+func waits(job *judge.Job) bool { return job.Submits[len(job.Submits)-1].Confirmed }
+
+// of are the jobs of a pool.
+func (r *record) of(pool string) (jobs []*judge.Job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, j := range r.jobs {
+		if j.Pool == pool {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
+// printed is the printed id of a job, "" where nobody knows it.
+func (r *record) printed(job *judge.Job, acts []judge.Act) string {
+	if !job.Legacy {
+		return job.ID
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, reply := range r.replies {
+		if reply.For == job.ID && reply.Job != "" {
+			return reply.Job
+		}
+	}
+	for _, a := range acts {
+		for _, arg := range a.Args {
+			if job.Token != "" && strings.HasSuffix(arg, "="+job.Token) {
+				return a.Job
+			}
+		}
+	}
+	return r.ids[job.ID]
+}
+
+// summary writes what a round did.
+func (r *round) summary(w io.Writer, v judge.Verdict, took time.Duration) {
+	names := make([]string, len(r.o.brokers))
+	for i, b := range r.o.brokers {
+		names[i] = b.name
+	}
+	say(w, "seed %d, %s: %d jobs in %v, %d convictions", r.seed, strings.Join(names, ","), r.jobs, took.Round(time.Second), v.Convicted())
+}
