@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/bus/mem"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 	"github.com/cbsd/cbsdmq/journal"
 )
 
@@ -643,4 +645,56 @@ func TestNameOfAnotherPool(t *testing.T) {
 		t.Error("nobody was told that it was made")
 	}
 	b.want(b.submit("jset", "jname=taken"), cbsdmq.Done, 0)
+}
+
+// slowAge is a broker whose answer to Age is late.
+type slowAge struct{ Bus }
+
+type slowAgeConsumer struct{ bus.Consumer }
+
+func (b slowAge) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error) {
+	c, err := b.Bus.Consume(ctx, o)
+	return slowAgeConsumer{c}, err
+}
+
+func (c slowAgeConsumer) Age(ctx context.Context, d bus.Delivery) (time.Duration, error) {
+	age, err := c.Consumer.Age(ctx, d)
+	time.Sleep(1500 * time.Millisecond) // the answer is on its way: that is what is tested
+	return age, err
+}
+
+// A job of an original client that comes again is not a new one because the
+// broker took its time to say how old it is.
+func TestLegacyJobComesAgain(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.Endpoints[0].Bus = slowAge{c.Endpoints[0].Bus} }
+	acked := make(chan struct{})
+	var acks atomic.Int64
+	b.broker.Hook(mem.Hooks{OnAck: func(d bus.Delivery) (bool, error) {
+		if d.Tube != "jobs" {
+			return true, nil
+		}
+		n := acks.Add(1)
+		if n <= 2 {
+			acked <- struct{}{}
+		}
+		return n > 1, nil // the first is lost
+	}})
+	b.start()
+	b.raw(`{"Command":"jset","CommandArgs":{"jname":"jail1"},"JobID":4503599627370496}`)
+	<-acked
+	b.broker.Cut()
+	<-acked
+	later := b.job("jset", "jname=jail1")
+	body, err := json.Marshal(later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testserver.Eventually(t, 10*time.Second, func() error { // this client's connection was cut, too
+		return b.client.Put(t.Context(), bus.Message{Tube: bus.Tube{Name: "jobs"}, Body: body})[0].Err
+	})
+	b.want(later.Meta.ID, cbsdmq.Done, 0)
+	if begun, _ := b.machine.snapshot(); len(begun) != 2 {
+		t.Errorf("begun: %q", begun)
+	}
 }

@@ -290,11 +290,12 @@ func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e
 		return err
 	}
 	reborn := s.out[e.Name].reborn.Load()
+	asked := time.Now()       // the answer may be late: the message is older than it says, not younger
 	age, err := c.Age(ctx, d) // d is of the life of the broker that began at reborn, or it is gone
 	if err != nil {
 		return err
 	}
-	put := time.Now().Add(-age - time.Second)
+	put := asked.Add(-age - time.Second)
 	if put.After(last.Accepted) || last.Accepted.UnixMicro() < reborn {
 		row.Ident = journal.LegacyIdent(row.Ident, n+1)
 	} else {
