@@ -71,6 +71,9 @@ func (k *consumer) open(ctx context.Context, tube string, at place) (*pull, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := k.conn.takeOver(ctx, s, at); err != nil {
+		return nil, err
+	}
 	if err := s.makeConsumer(ctx, at); err != nil {
 		return nil, err
 	}
@@ -79,6 +82,36 @@ func (k *consumer) open(ctx context.Context, tube string, at place) (*pull, erro
 		return nil, err
 	}
 	return &pull{consumer: k, tube: tube, place: at, stream: s, here: here}, nil
+}
+
+// takeOver has a queue's messages that were delivered to a reader that is gone
+// come again at once and in their place: the server would keep them until
+// AckWait is over, while those behind them overtake. With its consumer the
+// server forgets what it has delivered. One that somebody reads, and one that is
+// not as it is made here, stay as they are.
+func (c *conn) takeOver(ctx context.Context, s *stream, at place) error {
+	if at.kind != bus.Queue || s.js.CachedInfo().Config.Retention != jetstream.WorkQueuePolicy {
+		return nil
+	}
+	old, err := s.js.Consumer(ctx, at.consumer)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	info := old.CachedInfo()
+	if info.NumAckPending == 0 || info.Config.Description != serverConsumer(at).Description {
+		return nil
+	}
+	if n, err := c.present(ctx, at); n > 0 || err != nil {
+		return err
+	}
+	err = s.js.DeleteConsumer(ctx, at.consumer)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil
+	}
+	return err
 }
 
 func (s *stream) makeConsumer(ctx context.Context, at place) error {
@@ -216,8 +249,8 @@ func (p *pull) cancel() (done <-chan struct{}) {
 	return ended.Done()
 }
 
-// close makes the server forget the consumer of a mailbox, after it has seen to
-// what was acknowledged.
+// close returns when the server has seen to what was acknowledged, and makes it
+// forget the consumer of a mailbox.
 func (p *pull) close(ctx context.Context) error {
 	k := p.consumer
 	k.mu.Lock()
@@ -233,9 +266,6 @@ func (p *pull) close(ctx context.Context) error {
 	if err := p.here.Unsubscribe(); err != nil {
 		return err
 	}
-	if p.place.kind != bus.Mailbox {
-		return nil
-	}
 	k.mu.Lock()
 	answered := p.answered
 	k.mu.Unlock()
@@ -247,6 +277,9 @@ func (p *pull) close(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("waiting for the acknowledgements: %w", err)
 		}
+	}
+	if p.place.kind != bus.Mailbox {
+		return nil
 	}
 	err := p.stream.js.DeleteConsumer(ctx, p.place.consumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {

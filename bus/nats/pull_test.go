@@ -147,6 +147,64 @@ func TestForgottenConsumer(t *testing.T) {
 	}
 }
 
+// TestTakeOver has a reader vanish with what it was given. Whoever comes next
+// gets that first, and soon; where somebody else reads, it stays his.
+func TestTakeOver(t *testing.T) {
+	c := connect(t)
+	q := bus.Tube{Name: "q"}
+	put := func(bodies ...string) {
+		t.Helper()
+		for _, body := range bodies {
+			if err := c.Put(t.Context(), bus.Message{Tube: q, Body: []byte(body)})[0].Err; err != nil {
+				t.Fatalf("putting: %v", err)
+			}
+		}
+	}
+	receive := func(k *consumer, want ...string) []bus.Delivery {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), AckWait/2)
+		defer cancel()
+		var all []bus.Delivery
+		for len(all) < len(want) {
+			ds, err := k.Receive(ctx, len(want)-len(all))
+			if err != nil {
+				t.Fatalf("after %d of %q: %v", len(all), want, err)
+			}
+			all = append(all, ds...)
+		}
+		for i, d := range all {
+			if string(d.Body) != want[i] {
+				t.Errorf("message %d is %s, want %s", i+1, d.Body, want[i])
+			}
+		}
+		return all
+	}
+	vanishing, err := c.driver.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("a", "b", "c")
+	gone := consume(t, dialled{conn: vanishing.(*conn)}, q)
+	if err := gone.Ack(t.Context(), receive(gone, "a", "b")[0]); err != nil {
+		t.Fatal(err)
+	}
+	gone.conn.nc.Close()
+	put("d")
+	k := consume(t, c, q)
+	held := receive(k, "b", "c")
+
+	other := consume(t, c, q)
+	receive(other, "d")
+	if err := k.Ack(t.Context(), held...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), AckWait/5)
+	defer cancel()
+	if ds, err := other.Receive(ctx, 10); err == nil {
+		t.Errorf("%d messages of another reader came", len(ds))
+	}
+}
+
 // waiting waits until the server has n requests of k's first tube.
 func waiting(t *testing.T, c dialled, k *consumer, n int) {
 	t.Helper()
