@@ -42,6 +42,18 @@ func descriptors(pid int) int64 {
 	return int64(len(list))
 }
 
+// opened names the files that a process has open.
+func opened(pid int) (names []string) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	list, _ := os.ReadDir(dir)
+	for _, e := range list {
+		if name, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // threads are those of the system, which follow goroutines that block.
 func threads(pid int) int64 {
 	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -112,10 +124,17 @@ func room(name string, jobs, deeds int) (n int64, unit string) {
 	return 0, ""
 }
 
-// compare makes the judge's measures.
-func compare(before, after map[string]int64, jobs, deeds int) (ms []judge.Measure) {
-	for name, n := range after {
+// compare makes the judge's measures. What grew too much is noted in detail.
+func (w *world) compare(before map[string]int64, jobs, deeds int) (ms []judge.Measure) {
+	for name, n := range w.measures() {
 		more, unit := room(name, jobs, deeds)
+		if n > before[name]+more && unit == "descriptors" {
+			for _, p := range w.pools {
+				p.mu.Lock()
+				w.note("descriptors of the agent of %s: %s", p.name, strings.Join(opened(p.agent.pid()), " "))
+				p.mu.Unlock()
+			}
+		}
 		ms = append(ms, judge.Measure{Name: name, Before: before[name], After: n, Room: more, Unit: unit})
 	}
 	return ms

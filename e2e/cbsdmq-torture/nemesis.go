@@ -220,14 +220,16 @@ func (w *world) killRunner(from time.Time) {
 		return
 	}
 	w.note("  runner, pid %d", pid)
-	w.rec.event(judge.Event{Kind: judge.RunnerLost, From: from, At: time.Now()})
+	w.happens(judge.Event{Kind: judge.RunnerLost, From: from, At: time.Now()})
 	syscall.Kill(pid, syscall.SIGKILL)
 }
 
 func (w *world) freezeRunner(ctx context.Context, r *rand.Rand) {
 	if pid := w.runner(); pid > 0 {
+		from := time.Now()
 		syscall.Kill(pid, syscall.SIGSTOP)
 		wait(ctx, between(r, 0, 3*time.Second))
+		w.happens(judge.Event{Kind: judge.RunnerFrozen, From: from, At: time.Now()})
 		syscall.Kill(pid, syscall.SIGCONT)
 	}
 }
@@ -269,7 +271,7 @@ func (p *pool) freezeCommand(ctx context.Context, r *rand.Rand) {
 
 func (w *world) restartBroker(ctx context.Context, r *rand.Rand) {
 	if w.broker.forgets {
-		w.forgot()
+		w.happens(judge.Event{Kind: judge.BrokerForgot})
 	}
 	w.server.Kill(w.stage)
 	if r.IntN(2) == 0 {
@@ -277,13 +279,15 @@ func (w *world) restartBroker(ctx context.Context, r *rand.Rand) {
 	}
 	w.server.Start(w.stage)
 	if w.broker.forgets {
-		w.forgot() // also what came in between
+		w.happens(judge.Event{Kind: judge.BrokerForgot}) // also what came in between
 	}
 }
 
-func (w *world) forgot() {
+// happens notes what is done to all pools of the world.
+func (w *world) happens(e judge.Event) {
 	for _, p := range w.pools {
-		w.rec.event(judge.Event{Kind: judge.BrokerForgot, Pool: p.name})
+		e.Pool = p.name
+		w.rec.event(e)
 	}
 }
 

@@ -137,7 +137,7 @@ func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err err
 	h := rec.history()
 	r.jobs = len(h.Jobs)
 	for _, w := range worlds {
-		h.Measures = append(h.Measures, compare(before[w], w.measures(), len(h.Jobs), 200+int(r.length.Seconds())*4)...)
+		h.Measures = append(h.Measures, w.compare(before[w], len(h.Jobs), 200+int(r.length.Seconds())*4)...)
 		for _, p := range w.pools {
 			acts, broken, terr := judge.ReadTruthFile(p.truth, p.name)
 			if terr != nil && err == nil {
@@ -254,6 +254,9 @@ func (p *pool) ask(ctx context.Context, who string, rec *record, every int, rnd 
 	if err != nil {
 		return err
 	}
+	// What the agent does not know yet may be on the tube, or nowhere.
+	patience, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	for i, job := range rec.of(p.name) {
 		if i%every != 0 {
 			continue
@@ -262,7 +265,7 @@ func (p *pool) ask(ctx context.Context, who string, rec *record, every int, rnd 
 		if id == "" {
 			continue
 		}
-		info, final, err := p.askOne(ctx, c, job, id, rec)
+		info, final, err := p.askOne(ctx, patience, c, job, id)
 		if err != nil {
 			return err
 		}
@@ -288,33 +291,32 @@ func (p *pool) ask(ctx context.Context, who string, rec *record, every int, rnd 
 	return nil
 }
 
-// askOne waits until the job has ended; what the agent does not know is nil.
-func (p *pool) askOne(ctx context.Context, c *client.Client, job *judge.Job, id string, rec *record) (*cbsdmq.JobInfo, *cbsdmq.Reply, error) {
-	soon, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	for {
-		info, final, err := c.Job(soon, id)
+// askOne waits until the job has ended, as long as there is patience; what the
+// agent does not know is nil.
+func (p *pool) askOne(ctx, patience context.Context, c *client.Client, job *judge.Job, id string) (*cbsdmq.JobInfo, *cbsdmq.Reply, error) {
+	for fails := 0; ; {
+		info, final, err := c.Job(ctx, id)
 		switch {
-		case err == nil && (final != nil || soon.Err() != nil):
+		case err == nil && final != nil:
 			return &info, final, nil
-		case cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound && !waits(job):
-			return nil, nil, nil
-		case soon.Err() != nil && err != nil && cbsdmq.CodeOf(err) != cbsdmq.CodeNotFound:
-			if ctx.Err() == nil && info.ID == "" {
-				return nil, nil, nil
-			}
-			return nil, nil, fmt.Errorf("asking for %s: %w", id, err)
-		}
-		if !wait(soon, 200*time.Millisecond) && err != nil {
-			return nil, nil, nil
-		} else if soon.Err() != nil {
+		case err == nil && patience.Err() != nil:
 			return &info, nil, nil
+		case cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound && (!confirmed(job) || patience.Err() != nil):
+			return nil, nil, nil
+		case err != nil && cbsdmq.CodeOf(err) != cbsdmq.CodeNotFound:
+			if fails++; fails > 3 {
+				return nil, nil, fmt.Errorf("asking for %s: %w", id, err)
+			}
+		}
+		if !wait(ctx, 100*time.Millisecond) {
+			return nil, nil, fmt.Errorf("asking for %s: %w", id, context.Cause(ctx))
 		}
 	}
 }
 
-// waits reports whether the job may still lie on the tube.
-func waits(job *judge.Job) bool { return job.Submits[len(job.Submits)-1].Confirmed }
+func confirmed(job *judge.Job) bool {
+	return slices.ContainsFunc(job.Submits, func(s judge.Submit) bool { return s.Confirmed })
+}
 
 // of are the jobs of a pool.
 func (r *record) of(pool string) (jobs []*judge.Job) {
@@ -333,18 +335,21 @@ func (r *record) printed(job *judge.Job, acts []judge.Act) string {
 	if !job.Legacy {
 		return job.ID
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, reply := range r.replies {
-		if reply.For == job.ID && reply.Job != "" {
-			return reply.Job
-		}
-	}
+	ran := make(map[string]bool)
 	for _, a := range acts {
 		for _, arg := range a.Args {
 			if job.Token != "" && strings.HasSuffix(arg, "="+job.Token) {
 				return a.Job
 			}
+		}
+		ran[a.Job] = true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, reply := range r.replies {
+		// A number that a broker gave again may be of a job that ran.
+		if reply.For == job.ID && reply.Job != "" && !ran[reply.Job] {
+			return reply.Job
 		}
 	}
 	return r.ids[job.ID]

@@ -54,7 +54,7 @@ func (l *workload) next() (client.Job, judge.Job) {
 		set(pick(guests.slow))
 	case n < 61:
 		set(pick(guests.stuck))
-		know.Ends = []cbsdmq.State{cbsdmq.Timeout, cbsdmq.Failed, cbsdmq.Cancelled, cbsdmq.Unknown}
+		know.Ends = []cbsdmq.State{cbsdmq.Timeout, cbsdmq.Done, cbsdmq.Failed, cbsdmq.Cancelled, cbsdmq.Unknown} // done, where no agent was there to stop it
 	case n < 67:
 		set(pick(guests.talks))
 	case n < 80:

@@ -106,6 +106,8 @@ func addressee(t *trial, c *Check) {
 			c.Looked++
 			if !slices.ContainsFunc(f.Submits, func(s Submit) bool { return s.Address == r.Address }) {
 				c.broken(f.ID, t.evidence(f), "its reply was read at %s", r.Address)
+			} else if r.For != "" && r.For != f.ID && t.renumbered(f, t.jobs[r.For]) {
+				c.Excused++
 			} else if r.For != "" && r.For != f.ID {
 				c.broken(f.ID, t.evidence(f), "its reply came to who waits for %s", r.For)
 			}
@@ -115,6 +117,15 @@ func addressee(t *trial, c *Check) {
 		c.Looked++
 		c.broken(cmp.Or(r.Job, r.For), []string{r.String()}, "a reply for a job that nobody submitted")
 	}
+}
+
+// renumbered reports whether a broker that forgot everything gave the number of
+// other's message again, to f's, while somebody still waited at that address.
+func (t *trial) renumbered(f, other *file) bool {
+	return other != nil && slices.ContainsFunc(t.Events, func(e Event) bool {
+		return e.Kind == BrokerForgot && (e.Pool == "" || e.Pool == f.Pool) &&
+			e.At.After(other.first().Add(-t.Slack)) && e.At.Before(f.first().Add(t.Slack))
+	})
 }
 
 // order: of two jobs for a guest, of which one sender had the first confirmed

@@ -118,6 +118,7 @@ type Output struct {
 // The kinds of events. They widen what the judge lets pass; nothing else does.
 const (
 	RunnerLost    = "runner lost"
+	RunnerFrozen  = "runner frozen" // it did not see what happened meanwhile
 	CommandKilled = "command killed"
 	BrokerForgot  = "broker forgot" // it lost what it had confirmed, as it may
 	Rollback      = "rollback"      // the journal went back in time

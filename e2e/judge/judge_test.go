@@ -284,6 +284,29 @@ func TestExcused(t *testing.T) {
 			h.Outputs[0].Data = nil
 			h.act("a").Bytes, h.act("a").Sum = 0, OutputSum(nil)
 		},
+		"an original client is told why, where nothing was printed": func(h *History) {
+			h.job("lost").Legacy = true
+			h.act("lost").Bytes, h.act("lost").Sum = 0, OutputSum(nil)
+			for i := range h.Replies {
+				if h.Replies[i].Job == "pool1/lost" {
+					h.Replies[i].Output = []byte("unknown: a reason\n")
+				}
+			}
+		},
+		"a broker gave a number again": func(h *History) {
+			r := *h.reply("b")
+			r.For = "pool1/a"
+			h.Replies = append(h.Replies, r)
+			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.2)})
+		},
+		"a broker gave the number of a job that it forgot to one that is refused": func(h *History) {
+			h.Jobs = append(h.Jobs, Job{
+				ID: "forgotten", Pool: "pool1", Legacy: true,
+				Submits: []Submit{{At: at(10), Done: at(10), Confirmed: true, Address: "17"}},
+			})
+			h.reply("17").For = "forgotten"
+			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(11)})
+		},
 		"a read runs again": func(h *History) {
 			h.job("a").Changes = false
 			again := *h.act("a")
@@ -299,6 +322,13 @@ func TestExcused(t *testing.T) {
 			h.Acts = h.Acts[1:]
 			h.Outputs = h.Outputs[1:]
 			h.job("a").Submits[0].Confirmed = false
+		},
+		"the runner was frozen when the command ended": func(h *History) {
+			h.act("late").End, h.act("late").Status = at(24), 1
+			h.act("cancelled").End, h.act("cancelled").Status = at(12.2), 1
+			for _, end := range []float64{24, 12.2} {
+				h.Events = append(h.Events, Event{Kind: RunnerFrozen, From: at(end - 0.3), At: at(end + 0.5)})
+			}
 		},
 		"expired": func(h *History) {
 			for i := range h.Jobs {

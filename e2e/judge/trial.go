@@ -59,15 +59,23 @@ func newTrial(h *History, r Rules) *trial {
 	for _, f := range t.order {
 		slices.SortStableFunc(f.acts, func(a, b Act) int { return a.Begin.Compare(b.Begin) })
 	}
-	for _, reply := range h.Replies {
-		switch f := t.printed[reply.Job]; {
-		case f != nil:
-			f.replies = append(f.replies, reply)
-		case t.jobs[reply.For] != nil && (reply.Job == "" || t.jobs[reply.For].Legacy):
-			f = t.jobs[reply.For]
-			f.replies = append(f.replies, reply)
-		default:
-			t.stray = append(t.stray, reply)
+	atAddress := make(map[string][]*file)
+	for _, f := range t.order {
+		for _, s := range f.Submits {
+			atAddress[s.Address] = append(atAddress[s.Address], f)
+		}
+	}
+	// Those of addresses first: they tell which job a number is of.
+	for _, control := range []bool{false, true} {
+		for _, reply := range h.Replies {
+			if control != (reply.Address == "") {
+				continue
+			}
+			if f := t.concerned(reply, atAddress[reply.Address]); f != nil {
+				f.replies = append(f.replies, reply)
+			} else {
+				t.stray = append(t.stray, reply)
+			}
 		}
 	}
 	for _, o := range h.Outputs {
@@ -76,6 +84,29 @@ func newTrial(h *History, r Rules) *trial {
 		}
 	}
 	return t
+}
+
+// concerned finds the job of a reply, nil if it is of none. there are those with
+// its address.
+func (t *trial) concerned(reply Reply, there []*file) *file {
+	if f := t.printed[reply.Job]; f != nil {
+		return f
+	}
+	waits := t.jobs[reply.For]
+	if waits == nil || reply.Job != "" && !waits.Legacy {
+		return nil
+	}
+	// Where a broker gave a number again it is the last one's, whoever reads it.
+	f := waits
+	for _, other := range there {
+		if other.Legacy && other.first().After(f.first()) && !other.first().After(reply.At) {
+			f = other
+		}
+	}
+	if reply.Job != "" {
+		t.printed[reply.Job] = f
+	}
+	return f
 }
 
 // last is the last time that the job's command ran, nil if it did not.
