@@ -42,9 +42,9 @@ var hostiles = []string{
 	`{"Command":"task","CommandArgs":{"mode":"new","cmd":"CANARY"}}`,
 	`{"Command":"blogin","CommandArgs":{"jname":"g0"}}`,
 	`{"Command":"nosuchcommand","CommandArgs":{"jname":"g0"}}`,
-	`{"Command":"bset","CommandArgs":{"jname":"g0","tags":"x"},"cbsdmq":{"v":99,"id":"01K9ZQ6V4S8H2M0W3C5D7E9F1G"}}`,
+	`{"Command":"bset","CommandArgs":{"jname":"g0","tags":"x"},"cbsdmq":{"v":99,"id":"FRESH"}}`,
 	`{"Command":"bset","CommandArgs":{"jname":"g0","tags":"x"},"cbsdmq":{"v":1,"id":"../../x"}}`,
-	`{"Command":"bset","CommandArgs":{"jname":"g0","tags":"x"},"cbsdmq":{"v":1,"id":"00000000000000000000000000"}}`,
+	`{"Command":"bset","CommandArgs":{"jname":"g0","tags":"x"},"cbsdmq":{"v":1,"id":"STALE"}}`,
 	`{"Command":"bset","CommandArgs":{"jname":"g0","tags":"x"},"cbsdmq":{"v":1,"id":"FRESH","pool":"elsewhere"}}`,
 	`{"Command":"bset","CommandArgs":{"jname":"g0"},"cbsdmq":{"v":1,"id":"FRESH","words":["$(CANARY)"]}}`,
 	`{"Command":"bset","CommandArgs":{"jname":"g0","tags":"x"},"cbsdmq":{"v":1,"id":"FRESH","expires":"2001-01-01T00:00:00Z"}}`,
@@ -92,6 +92,7 @@ func (r *raw) fill(text string) string {
 	return strings.NewReplacer(
 		"CANARY", "touch "+strings.ReplaceAll(r.p.canary, `"`, ``),
 		"FRESH", freshID(r.l.rnd),
+		"STALE", "0000000000"+freshID(r.l.rnd)[10:], // of 1970
 		"LONG", strings.Repeat("x", 60<<10),
 		"DEEP", strings.Repeat(`{"a":`, 10000)+"1"+strings.Repeat("}", 10000),
 	).Replace(text)

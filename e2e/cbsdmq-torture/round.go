@@ -70,7 +70,7 @@ func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err err
 	rec := new(record)
 	var worlds []*world
 	for _, b := range r.o.brokers {
-		w, err := newWorld(s, b, r.o.progs, rec, r.o.pools)
+		w, err := newWorld(s, setup{broker: b, progs: r.o.progs, rec: rec, pools: r.o.pools, sim: torturous})
 		if err != nil {
 			return v, err
 		}

@@ -1,8 +1,311 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
 	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
 )
 
-func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) int { return troubled }
+// A soak is many jobs at a bounded rate, with nothing in their way. What is
+// looked at is whether anything grows with their number.
+type soak struct {
+	options
+	jobs     int
+	rate     float64
+	cbsd     string
+	svg, csv string
+
+	w        *world
+	begun    time.Time
+	mu       sync.Mutex
+	open     map[string]struct{} // jobs that are not answered
+	answered int
+	states   map[cbsdmq.State]int
+	strange  int // final replies too many, or of no job
+	samples  []sample
+}
+
+// A sample is what there was at one time.
+type sample struct {
+	Jobs    int              `json:"jobs"` // that were answered
+	Seconds float64          `json:"seconds"`
+	Values  map[string]int64 `json:"values"` // by the names of gauges
+}
+
+// soakMemory is how long results and ids are kept in a soak: the journal must
+// be seen to forget.
+const soakMemory = time.Minute
+
+// soakFlight is how many jobs may be unanswered at one time.
+const soakFlight = 300
+
+func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	s := &soak{open: make(map[string]struct{}), states: make(map[cbsdmq.State]int)}
+	fs := flag.NewFlagSet("cbsdmq-torture soak", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.IntVar(&s.jobs, "jobs", 20_000, "how many")
+	fs.Float64Var(&s.rate, "rate", 60, "jobs a second, at most")
+	fs.StringVar(&s.list, "broker", "beanstalkd", "one of "+brokerNames())
+	fs.StringVar(&s.cbsd, "cbsd", "", "command in the place of cbsd, such as /bin/true; default: the simulator")
+	fs.StringVar(&s.svg, "svg", "", "`file` for the graph")
+	fs.StringVar(&s.csv, "csv", "", "`file` for the numbers")
+	common(fs, &s.options)
+	if fs.Parse(args) != nil || fs.NArg() > 0 {
+		return troubled
+	}
+	var err error
+	if s.brokers, err = findBrokers(s.list); err == nil && len(s.brokers) != 1 {
+		err = errors.New("a soak has one broker")
+	}
+	if err == nil {
+		err = s.prepare()
+	}
+	if err != nil {
+		say(stderr, "cbsdmq-torture: %v", err)
+		return troubled
+	}
+	defer os.RemoveAll(filepath.Join(s.dir, "bin"))
+	st, err := newStage(filepath.Join(s.dir, "soak"))
+	if err != nil {
+		say(stderr, "cbsdmq-torture: %v", err)
+		return troubled
+	}
+	keep := true
+	defer func() { st.close(keep); os.Remove(s.dir) }()
+	var bad []string
+	err = guard(func() (err error) { bad, err = s.run(ctx, st, stdout); return err })
+	if err != nil {
+		say(stderr, "cbsdmq-torture: %v; everything is in %s", err, s.dir)
+		return troubled
+	}
+	if len(bad) > 0 {
+		say(stdout, "NOT FLAT: everything is in %s", s.dir)
+		return found
+	}
+	keep = s.keep
+	return 0
+}
+
+func (s *soak) run(ctx context.Context, st *stage, stdout io.Writer) (bad []string, err error) {
+	if s.cbsd != "" {
+		s.progs.cbsd = s.cbsd
+	}
+	s.w, err = newWorld(st, setup{
+		broker: s.brokers[0], progs: s.progs, rec: new(record), pools: 1,
+		keys: map[string]any{
+			"retention": soakMemory.String(), "id_memory": soakMemory.String(), "reply_ttl": soakMemory.String(),
+			"backlog": 1000, "readers": 4, "time_limit": "1m",
+		},
+		sim: func(*pool) cbsdsim.Config {
+			return cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"*": {OutputOfJob: true, OutputBytes: 16 << 10}}}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.w.warmUp(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute+time.Duration(3*float64(s.jobs)/s.rate*float64(time.Second)))
+	defer cancel()
+	s.begun = time.Now()
+	if err := s.load(ctx); err != nil {
+		return nil, err
+	}
+	goroutines := s.goroutines()
+	bad = s.judge(stdout, goroutines)
+	return bad, s.draw()
+}
+
+// load puts all jobs on the tube, reads their replies and takes samples.
+func (s *soak) load(ctx context.Context) error {
+	p := s.w.pools[0]
+	rnd := rand.New(rand.NewPCG(1, 2))
+	r, done, err := p.raw(times{ctx, ctx, [2]time.Duration{}}, rnd, "s")
+	if err != nil {
+		return err
+	}
+	defer done()
+	reading, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stop()
+	const number = 1<<52 + 1
+	room := make(chan struct{}, soakFlight)
+	background.Go(func() {
+		r.read(reading, r.mailbox(number), func(reply cbsdmq.Reply) bool {
+			if reply.Final() && s.answer(reply) {
+				<-room
+			}
+			return false
+		})
+	})
+	background.Go(func() {
+		every := max(time.Second, time.Duration(float64(s.jobs)/s.rate/400*float64(time.Second)))
+		for wait(reading, every) {
+			s.sample()
+		}
+	})
+	l := p.workload(rnd, "s")
+	pace := time.NewTicker(time.Duration(float64(time.Second) / s.rate))
+	defer pace.Stop()
+	for n := range s.jobs {
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+			return fmt.Errorf("after %d of %d jobs: %w", n, s.jobs, context.Cause(ctx))
+		}
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return fmt.Errorf("after %d of %d jobs, %d answered: %w", n, s.jobs, s.count(), context.Cause(ctx))
+		}
+		id := freshID(rnd)
+		guest := guests.plain[n%len(guests.plain)]
+		job := cbsdmq.Job{
+			Command: "bset", Args: []cbsdmq.Arg{{Name: "jname", Value: guest}, {Name: "tags", Value: fmt.Sprintf("s%d", n)}}, JobID: number,
+			Meta: &cbsdmq.Meta{V: cbsdmq.MetaVersion, ID: id, Pool: p.name, Sender: l.sender},
+		}
+		if n%2 == 0 {
+			job.Command = "bget"
+			job.Args[1] = cbsdmq.Arg{Name: "mode", Value: "quiet"}
+			job.Meta.Words = []string{"vm_ram"}
+		}
+		body, err := job.MarshalJSON()
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.open[id] = struct{}{}
+		s.mu.Unlock()
+		if res := r.bus.Put(ctx, bus.Message{Tube: bus.Tube{Name: r.to.Tube}, Body: body})[0]; res.Err != nil {
+			return fmt.Errorf("submitting: %w", res.Err)
+		}
+	}
+	patience, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for s.count() < s.jobs {
+		if !wait(patience, 50*time.Millisecond) {
+			return fmt.Errorf("%d of %d jobs are answered", s.count(), s.jobs)
+		}
+	}
+	s.sample()
+	return nil
+}
+
+// answer notes a final reply and reports whether it is the first of its job.
+func (s *soak) answer(reply cbsdmq.Reply) bool {
+	_, id, _ := strings.Cut(reply.ID, "/")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, waits := s.open[id]; !waits {
+		s.strange++
+		return false
+	}
+	delete(s.open, id)
+	s.answered++
+	s.states[reply.State]++
+	return true
+}
+
+func (s *soak) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.answered
+}
+
+// sample takes one.
+func (s *soak) sample() {
+	w, p := s.w, s.w.pools[0]
+	agent, run := p.agent.pid(), w.runner()
+	v := map[string]int64{
+		"agent memory": rss(agent), "agent descriptors": descriptors(agent), "agent threads": threads(agent),
+		"runner memory": rss(run), "runner descriptors": descriptors(run), "runner threads": threads(run),
+	}
+	if w.server != nil {
+		v["broker memory"], v["broker descriptors"] = rss(w.server.PID()), descriptors(w.server.PID())
+	}
+	journal, _ := usage(p.journal)
+	v["journal"] = journal >> 10
+	output, files := usage(w.runDir())
+	v["runner disk"], v["runner files"] = output>>10, files
+	broker, _ := usage(filepath.Join(s.dir, "soak", "tmp1"))
+	own, _ := usage(embeddedDir(w.dir))
+	v["broker disk"] = (broker + own) >> 10
+	log, _ := usage(filepath.Join(w.dir, p.name+".log"))
+	v["log"] = log >> 10
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.samples = append(s.samples, sample{s.answered, time.Since(s.begun).Seconds(), v})
+}
+
+// goroutines ends the agent in the way in which a Go program says what its
+// goroutines are, and counts them.
+func (s *soak) goroutines() int {
+	p := s.w.pools[0]
+	a := p.take()
+	a.signal(syscall.SIGQUIT)
+	select {
+	case <-a.done:
+	case <-time.After(10 * time.Second):
+		a.kill()
+	}
+	return strings.Count(a.stderr.String(), "\ngoroutine ")
+}
+
+// draw writes the graph and the numbers.
+func (s *soak) draw() error {
+	if s.svg != "" {
+		title := fmt.Sprintf("%d jobs on %s, %.0f a second", s.jobs, s.list, float64(s.jobs)/s.samples[len(s.samples)-1].Seconds)
+		if err := os.WriteFile(s.svg, graph(title, s.samples), 0o644); err != nil {
+			return fmt.Errorf("drawing: %w", err)
+		}
+	}
+	if s.csv == "" {
+		return nil
+	}
+	f, err := os.Create(s.csv)
+	if err != nil {
+		return fmt.Errorf("writing the numbers: %w", err)
+	}
+	b := bufio.NewWriter(f)
+	fmt.Fprint(b, "jobs,seconds")
+	for _, g := range gauges {
+		fmt.Fprintf(b, ",%s", g.name)
+	}
+	for _, p := range s.samples {
+		fmt.Fprintf(b, "\n%d,%.1f", p.Jobs, p.Seconds)
+		for _, g := range gauges {
+			fmt.Fprintf(b, ",%d", p.Values[g.name])
+		}
+	}
+	fmt.Fprintln(b)
+	return errors.Join(b.Flush(), f.Close())
+}
+
+// encode is for -o json.
+func (s *soak) encode(w io.Writer, bad []string) {
+	last := s.samples[len(s.samples)-1]
+	json.NewEncoder(w).Encode(struct {
+		Jobs    int                  `json:"jobs"`
+		Broker  string               `json:"broker"`
+		Seconds float64              `json:"seconds"`
+		States  map[cbsdmq.State]int `json:"states"`
+		NotFlat []string             `json:"not_flat"`
+	}{s.jobs, s.list, last.Seconds, s.states, bad})
+}

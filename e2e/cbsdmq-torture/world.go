@@ -36,10 +36,8 @@ const (
 // A world is a host with a broker: pools, an agent for each, one runner.
 type world struct {
 	*stage
-	broker broker
-	rec    *record
-	progs  programs
-	dir    string // below the stage's
+	setup
+	dir string // below the stage's
 
 	server  *testserver.Process // nil: the first agent is the broker
 	addr    string
@@ -65,14 +63,25 @@ type pool struct {
 	frozen bool
 }
 
+// A setup is how a world is made.
+type setup struct {
+	broker broker
+	progs  programs
+	rec    *record
+	pools  int
+	keys   map[string]any               // of the configuration, in place of the usual ones
+	sim    func(p *pool) cbsdsim.Config // what commands do
+}
+
 // newWorld makes the pools of a broker and starts everything.
-func newWorld(s *stage, b broker, progs programs, rec *record, pools int) (*world, error) {
-	w := &world{stage: s, broker: b, rec: rec, progs: progs, dir: filepath.Join(s.dir, b.name)}
+func newWorld(s *stage, o setup) (*world, error) {
+	b := o.broker
+	w := &world{stage: s, setup: o, dir: filepath.Join(s.dir, b.name)}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making a world: %w", err)
 	}
 	if b.start != nil {
-		w.server = b.start(s, w.dir, progs)
+		w.server = b.start(s, w.dir, o.progs)
 		w.addr = w.server.Addr
 	} else {
 		w.addr = testserver.FreeAddr(s)
@@ -82,7 +91,7 @@ func newWorld(s *stage, b broker, progs programs, rec *record, pools int) (*worl
 		w.toAgent, w.toUser = faultproxy.Start(s, w.addr), faultproxy.Start(s, w.addr)
 		agentAddr, userAddr = w.toAgent.Addr(), w.toUser.Addr()
 	}
-	for i := range pools {
+	for i := range o.pools {
 		p := &pool{w: w, name: fmt.Sprintf("%s%d", strings.ReplaceAll(b.name, "-", "_"), i+1)}
 		w.pools = append(w.pools, p)
 		if err := p.make(agentAddr, userAddr, i == 0); err != nil {
@@ -150,6 +159,23 @@ func allGuests() (names []string) {
 	return names
 }
 
+// torturous makes what a command does depend on its guest. They take some time,
+// so that they would overlap if they could.
+func torturous(p *pool) cbsdsim.Config {
+	const talk = 300 << 10
+	return cbsdsim.Config{Journal: p.truth, JournalReads: true, Evaluate: true, Canary: p.canary, Commands: map[string]cbsdsim.Behaviour{
+		"bset":        {Delay: 0.03, OutputOfJob: true, OutputBytes: 16 << 10},
+		"bset g1":     {OutputOfJob: true, OutputBytes: 1 << 10, Delay: 0.15},
+		"bset gfail":  {Exit: new(3), OutputOfJob: true, OutputBytes: 4 << 10, Stderr: "no\n"},
+		"bset glie":   {Exit: new(0)},
+		"bset gslow":  {Delay: 1},
+		"bset gstuck": {Delay: 2 * timeLimit.Seconds()},
+		"bset gtalk":  {OutputOfJob: true, OutputBytes: talk, Delay: 0.1},
+		"bget":        {OutputOfJob: true, OutputBytes: 32 << 10},
+		"bget gtalk":  {OutputOfJob: true, OutputBytes: talk},
+	}}
+}
+
 // make makes the pool's workdir and its files.
 func (p *pool) make(agentAddr, userAddr string, small bool) error {
 	p.dir = filepath.Join(p.w.dir, p.name)
@@ -166,21 +192,7 @@ func (p *pool) make(agentAddr, userAddr string, small bool) error {
 			return fmt.Errorf("bcreate ended with %d: %s", code, out.String())
 		}
 	}
-	// What commands do depends on the guest; so that commands overlap if they
-	// can, they take some time.
-	const talk = 300 << 10
-	sim := cbsdsim.Config{Journal: p.truth, JournalReads: true, Evaluate: true, Canary: p.canary, Commands: map[string]cbsdsim.Behaviour{
-		"bset":        {Delay: 0.03, OutputOfJob: true, OutputBytes: 16 << 10},
-		"bset g1":     {OutputOfJob: true, OutputBytes: 1 << 10, Delay: 0.15},
-		"bset gfail":  {Exit: new(3), OutputOfJob: true, OutputBytes: 4 << 10, Stderr: "no\n"},
-		"bset glie":   {Exit: new(0)},
-		"bset gslow":  {Delay: 1},
-		"bset gstuck": {Delay: 2 * timeLimit.Seconds()},
-		"bset gtalk":  {OutputOfJob: true, OutputBytes: talk, Delay: 0.1},
-		"bget":        {OutputOfJob: true, OutputBytes: 32 << 10},
-		"bget gtalk":  {OutputOfJob: true, OutputBytes: talk},
-	}}
-	if err := sim.Write(p.dir); err != nil {
+	if err := p.w.sim(p).Write(p.dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(p.journal, 0o700); err != nil {
@@ -203,6 +215,7 @@ func (p *pool) make(agentAddr, userAddr string, small bool) error {
 	for name, addr := range map[string]string{"agent": agentAddr, "user": userAddr} {
 		keys := maps.Clone(common)
 		keys[b.section] = b.config(addr, p.w.dir)
+		maps.Copy(keys, p.w.keys)
 		text, err := json.MarshalIndent(keys, "", "  ")
 		if err != nil {
 			return err
