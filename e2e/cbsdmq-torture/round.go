@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -183,7 +185,7 @@ func (w *world) warmUp(ctx context.Context) error {
 			return fmt.Errorf("warming %s up: %w", p.name, err)
 		}
 		// What ran until now is of no job of the run.
-		if err := os.Truncate(p.truth, 0); err != nil {
+		if err := os.Truncate(p.truth, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("warming %s up: %w", p.name, err)
 		}
 	}
