@@ -209,6 +209,17 @@ func (t *trial) happened(kind string, f *file) bool {
 	return slices.ContainsFunc(t.Events, func(e Event) bool { return e.Kind == kind && t.during(e, f) })
 }
 
+// rolledBack reports whether the journal went back to a time from which on it
+// knows nothing more of the job, or less. Then the job may be forgotten, or begin
+// and end once more when its sender or a person says so.
+func (t *trial) rolledBack(f *file) bool {
+	return slices.ContainsFunc(t.Events, func(e Event) bool {
+		end := f.ended()
+		return e.Kind == Rollback && (e.Pool == "" || e.Pool == f.Pool) && (end.IsZero() || !end.Add(t.Slack).Before(e.from())) &&
+			!e.At.Before(f.first().Add(-t.Slack))
+	})
+}
+
 // killed reports whether somebody killed the command.
 func (t *trial) killed(a *Act) bool {
 	return slices.ContainsFunc(t.Events, func(e Event) bool {
