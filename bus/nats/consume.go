@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -270,9 +272,13 @@ func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
 	return k.settle(ctx, "+ACK", ds)
 }
 
-// Release has the messages delivered again, to any consumer.
+// Release has the messages delivered again, to any consumer. Without a delay
+// they keep their place where nobody else reads the tube.
 func (k *consumer) Release(ctx context.Context, delay time.Duration, ds ...bus.Delivery) error {
 	if delay <= 0 {
+		if err := k.rewind(ctx, ds); err != nil {
+			return err
+		}
 		return k.settle(ctx, "-NAK", ds)
 	}
 	return k.settle(ctx, fmt.Sprintf(`-NAK {"delay": %d}`, delay.Nanoseconds()), ds)
@@ -342,12 +348,13 @@ func (k *consumer) close(ctx context.Context) error {
 	k.timer.Stop()
 	close(k.closing)
 	if k.conn.failed() == nil {
-		k.giveBack()
-		for d := range k.unacked {
+		back := slices.SortedFunc(maps.Keys(k.unacked), func(a, b *delivery) int { return a.came.Compare(b.came) })
+		for _, d := range back { // before those that came after them
 			if time.Since(d.came) < AckWait {
 				_ = k.answer(d, "-NAK")
 			}
 		}
+		k.giveBack()
 	}
 	k.unacked = nil
 	pulls := k.pulls

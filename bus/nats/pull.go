@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ type pull struct {
 	gone     bool               // the server has forgotten its consumer
 	expires  time.Time          // of it
 	answered string             // ack subject that was last answered
+	past     *nats.Subscription // of before a rewind: what it still brings comes again
 }
 
 // serverConsumer is the configuration of the server's side.
@@ -93,25 +95,67 @@ func (c *conn) takeOver(ctx context.Context, s *stream, at place) error {
 	if at.kind != bus.Queue || s.js.CachedInfo().Config.Retention != jetstream.WorkQueuePolicy {
 		return nil
 	}
+	_, err := c.forget(ctx, s, at, 0)
+	return err
+}
+
+// forget has the server forget its consumer, if it has delivered something that
+// is not acknowledged and no more than readers read the tube.
+func (c *conn) forget(ctx context.Context, s *stream, at place, readers int) (forgot bool, err error) {
 	old, err := s.js.Consumer(ctx, at.consumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	info := old.CachedInfo()
 	if info.NumAckPending == 0 || info.Config.Description != serverConsumer(at).Description {
-		return nil
+		return false, nil
 	}
-	if n, err := c.present(ctx, at); n > 0 || err != nil {
-		return err
+	if n, err := c.present(ctx, at); n > readers || err != nil {
+		return false, err
 	}
 	err = s.js.DeleteConsumer(ctx, at.consumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil
+		return true, nil
 	}
-	return err
+	return err == nil, err
+}
+
+// rewind gives back all that was delivered from the tubes of ds, for the server
+// to begin at the first message again: it would deliver what is given back one
+// by one behind everything that was given back before.
+func (k *consumer) rewind(ctx context.Context, ds []bus.Delivery) error {
+	soon, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	defer k.conn.guard(soon)()
+	for _, p := range k.pulls { // they do not change after Consume
+		if p.place.kind != bus.Queue || p.stream.js.CachedInfo().Config.Retention != jetstream.WorkQueuePolicy ||
+			!slices.ContainsFunc(ds, func(d bus.Delivery) bool { return d.Tube == p.tube }) {
+			continue
+		}
+		k.mu.Lock()
+		p.past = p.sub
+		p.cancel()
+		k.mu.Unlock()
+		if err := p.acknowledged(soon); err != nil {
+			return k.conn.call(ctx, "giving messages back", err)
+		}
+		forgot, err := k.conn.forget(soon, p.stream, p.place, 1)
+		if err != nil {
+			return k.conn.call(ctx, "giving messages back", err)
+		}
+		k.mu.Lock()
+		if forgot {
+			p.gone = true
+			k.ready = slices.DeleteFunc(k.ready, func(d *delivery) bool { return d.pull == p })
+		} else {
+			p.past = nil
+		}
+		k.mu.Unlock()
+	}
+	return nil
 }
 
 func (s *stream) makeConsumer(ctx context.Context, at place) error {
@@ -193,6 +237,8 @@ func (p *pull) came(m *nats.Msg) {
 	defer k.mu.Unlock()
 	code, text := status(m)
 	switch {
+	case m.Sub == p.past && p.past != nil:
+		return
 	case code == "":
 		if m.Sub == p.sub {
 			p.open, p.got = max(0, p.open-1), p.got+1
@@ -249,6 +295,23 @@ func (p *pull) cancel() (done <-chan struct{}) {
 	return ended.Done()
 }
 
+// acknowledged returns when the server has seen to what was acknowledged.
+func (p *pull) acknowledged(ctx context.Context) error {
+	k := p.consumer
+	k.mu.Lock()
+	answered := p.answered
+	k.mu.Unlock()
+	if answered == "" {
+		return nil
+	}
+	// The reply to this comes when those before it are done.
+	_, err := k.conn.nc.RequestWithContext(ctx, answered, []byte("+WPI"))
+	if err != nil && !errors.Is(err, nats.ErrNoResponders) { // else it is forgotten already
+		return fmt.Errorf("waiting for the acknowledgements: %w", err)
+	}
+	return nil
+}
+
 // close returns when the server has seen to what was acknowledged, and makes it
 // forget the consumer of a mailbox.
 func (p *pull) close(ctx context.Context) error {
@@ -266,17 +329,8 @@ func (p *pull) close(ctx context.Context) error {
 	if err := p.here.Unsubscribe(); err != nil {
 		return err
 	}
-	k.mu.Lock()
-	answered := p.answered
-	k.mu.Unlock()
-	if answered != "" { // the reply to this comes when those before it are done
-		_, err := k.conn.nc.RequestWithContext(ctx, answered, []byte("+WPI"))
-		if errors.Is(err, nats.ErrNoResponders) { // forgotten already
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("waiting for the acknowledgements: %w", err)
-		}
+	if err := p.acknowledged(ctx); err != nil {
+		return err
 	}
 	if p.place.kind != bus.Mailbox {
 		return nil

@@ -387,3 +387,54 @@ func TestIDBase(t *testing.T) {
 		t.Errorf("bases %d, %d, %d", a, b, idBase(time.Unix(0, 0)))
 	}
 }
+
+// TestReleasedKeepsItsPlace gives messages back, many and then one at a time, as
+// an agent does while its disk is full. What was put first comes first again.
+func TestReleasedKeepsItsPlace(t *testing.T) {
+	c := connect(t)
+	q := bus.Tube{Name: "q"}
+	k := consume(t, c, q)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	receive := func(max int) []bus.Delivery {
+		t.Helper()
+		ds, err := k.Receive(ctx, max)
+		if err != nil {
+			t.Fatalf("receiving: %v", err)
+		}
+		return ds
+	}
+	last := 0
+	put := func() {
+		t.Helper()
+		last++
+		if err := c.Put(ctx, bus.Message{Tube: q, Body: fmt.Appendf(nil, "%03d", last)})[0].Err; err != nil {
+			t.Fatalf("putting: %v", err)
+		}
+	}
+	for range 5 {
+		put()
+	}
+	if err := k.Ack(ctx, receive(1)...); err != nil {
+		t.Fatal(err)
+	}
+	for i, max := range []int{64, 1, 1, 2, 64, 1} {
+		ds := receive(max)
+		if got := string(ds[0].Body); got != "002" {
+			t.Errorf("after %d times %s came first", i, got)
+		}
+		put()
+		if err := k.Release(ctx, 0, ds...); err != nil {
+			t.Fatalf("releasing: %v", err)
+		}
+	}
+	for i := 2; i <= last; i++ {
+		ds := receive(1)
+		if got, want := string(ds[0].Body), fmt.Sprintf("%03d", i); got != want {
+			t.Fatalf("%s came, want %s", got, want)
+		}
+		if err := k.Ack(ctx, ds...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
