@@ -8,7 +8,10 @@ import (
 	"syscall"
 )
 
-const smallDisk = 24 << 20
+const (
+	smallDisk = 24 << 20
+	ballast   = "ballast" // file that fills it
+)
 
 // mountSmall puts a small file system at dir, for root.
 func (w *world) mountSmall(dir string) error {
@@ -19,6 +22,10 @@ func (w *world) mountSmall(dir string) error {
 		return fmt.Errorf("mounting: %w", err)
 	}
 	w.Cleanup(func() {
+		os.Remove(filepath.Join(dir, ballast))
+		if err := os.CopyFS(dir+".kept", os.DirFS(dir)); err != nil {
+			w.note("keeping %s: %v", dir, err)
+		}
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			w.note("unmounting %s: %v", dir, err)
 		}
@@ -28,7 +35,7 @@ func (w *world) mountSmall(dir string) error {
 
 // fill leaves no room on the disk of the journal; free gives it back.
 func (p *pool) fill() (free func(), err error) {
-	name := filepath.Join(p.journal, "ballast")
+	name := filepath.Join(p.journal, ballast)
 	f, err := os.Create(name)
 	if err != nil {
 		return nil, fmt.Errorf("filling the disk: %w", err)

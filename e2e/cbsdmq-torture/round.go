@@ -72,7 +72,7 @@ func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err err
 	rec := new(record)
 	var worlds []*world
 	for _, b := range r.o.brokers {
-		w, err := newWorld(s, setup{broker: b, progs: r.o.progs, rec: rec, pools: r.o.pools, sim: torturous})
+		w, err := newWorld(s, setup{broker: b, progs: r.o.progs, rec: rec, pools: r.o.pools, sim: torturous, small: true})
 		if err != nil {
 			return v, err
 		}

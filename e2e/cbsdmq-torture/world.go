@@ -71,6 +71,7 @@ type setup struct {
 	pools  int
 	keys   map[string]any               // of the configuration, in place of the usual ones
 	sim    func(p *pool) cbsdsim.Config // what commands do
+	small  bool                         // the first pool's journal has a small disk of its own
 }
 
 // newWorld makes the pools of a broker and starts everything.
@@ -94,7 +95,7 @@ func newWorld(s *stage, o setup) (*world, error) {
 	for i := range o.pools {
 		p := &pool{w: w, name: fmt.Sprintf("%s%d", strings.ReplaceAll(b.name, "-", "_"), i+1)}
 		w.pools = append(w.pools, p)
-		if err := p.make(agentAddr, userAddr, i == 0); err != nil {
+		if err := p.make(agentAddr, userAddr, i == 0 && o.small); err != nil {
 			return nil, fmt.Errorf("making pool %s: %w", p.name, err)
 		}
 	}
