@@ -93,7 +93,11 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
 	}
 	l.giveSlot(j)
 	j.phase = queued
-	if busy != nil {
+	switch {
+	case expired && j.arrival == nil:
+		l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, reasonExpired, hintExpired)
+		return
+	case busy != nil:
 		if j.busySince.IsZero() {
 			j.busySince = now
 			l.s.log.Info("waits for a command that is not ours", "job", j.printedID(l.s.cfg.Pool), "guest", busy.Guest, "pid", busy.PID, "command", busy.Command)
@@ -103,7 +107,7 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
 			return
 		}
 		j.again = now.Add(foreignRetry)
-	} else {
+	default:
 		l.makeReady(j)
 	}
 	if j.arrival != nil {

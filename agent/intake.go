@@ -22,7 +22,10 @@ const maxReceive = 64
 // idFuture is how far ahead of this host's clock a client's may be.
 const idFuture = time.Hour
 
-const hintExpired = "submit it again, with more time if that is still wanted"
+const (
+	reasonExpired = "expired before it could begin"
+	hintExpired   = "submit it again, with more time if that is still wanted"
+)
 
 // intake takes jobs from the tube of e as long as there is room for them, and
 // acknowledges each when it is in the journal.

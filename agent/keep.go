@@ -40,7 +40,7 @@ func (l *loop) tick(now time.Time) {
 
 func (l *loop) tickQueued(j *job, now time.Time) {
 	if j.row.State != cbsdmq.Held && !j.row.Expires.IsZero() && now.After(j.row.Expires) {
-		l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, "expired before it could begin", hintExpired)
+		l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, reasonExpired, hintExpired)
 		return
 	}
 	if !j.again.IsZero() && now.After(j.again) {

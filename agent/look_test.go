@@ -2,6 +2,7 @@ package agent
 
 import (
 	"testing"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 )
@@ -44,4 +45,22 @@ func TestIntakeWhileGuestIsLookedAt(t *testing.T) {
 	open()
 	b.want(id, cbsdmq.Done, 0)
 	b.begunOnce()
+}
+
+// A job that expires while its guest is looked at ends, without another look at
+// it each time that the loop goes round.
+func TestExpiredWhileGuestIsLookedAt(t *testing.T) {
+	b := newBench(t)
+	open := b.cbsd.block()
+	b.start()
+	j := b.job("jset", "jname=jail1")
+	j.Meta.Expires = time.Now().Add(100 * time.Millisecond)
+	id := b.put(j)
+	b.cbsd.looking(t)
+	eventually(t, "it expires", func() bool { return time.Now().After(j.Meta.Expires) })
+	open()
+	b.want(id, cbsdmq.Refused, cbsdmq.ExitRefused)
+	if n := len(b.cbsd.looks); n > 1 {
+		t.Errorf("its guest was looked at %d times more", n)
+	}
 }
