@@ -164,7 +164,7 @@ func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
 	b := c.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	info := bus.Info{Server: "memory", Durable: true, MaxBody: b.o.MaxBody, IDBase: b.base, Instance: fmt.Sprint(b.starts)}
+	info := bus.Info{Server: "memory", Durable: !b.o.Volatile, MaxBody: b.o.MaxBody, IDBase: b.base, Instance: fmt.Sprint(b.starts)}
 	if t := b.tubes[t.Name]; t != nil {
 		now := time.Now()
 		t.wake(now)

@@ -21,6 +21,9 @@ type Options struct {
 	// NoTTL makes the broker keep messages for ever, as beanstalkd does, and
 	// leave it to Expire to remove them.
 	NoTTL bool
+	// Volatile makes the broker say that it forgets everything when it is
+	// restarted, as a beanstalkd without a binlog does.
+	Volatile bool
 }
 
 // A Broker holds tubes. It is safe for concurrent use.
