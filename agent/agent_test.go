@@ -503,18 +503,33 @@ func TestStream(t *testing.T) {
 func TestRefusedStartIsTriedAgain(t *testing.T) {
 	b := newBench(t)
 	b.start()
-	b.machine.mu.Lock()
-	b.machine.refuse = true
-	b.machine.mu.Unlock()
+	b.machine.setRefuse(true)
 	id := b.submit("jset", "jname=jail1")
-	eventually(t, "the start was refused", func() bool {
-		row, err := b.row(id)
-		return err == nil && row != nil && row.N > 0
-	})
-	b.machine.mu.Lock()
-	b.machine.refuse = false
-	b.machine.mu.Unlock()
+	eventually(t, "the start was refused", func() bool { return b.machine.refusals() > 0 })
+	b.machine.setRefuse(false)
 	b.want(id, cbsdmq.Done, 0)
+	b.begunOnce()
+}
+
+// A start that was refused has begun nothing: also the next agent knows that,
+// when others have begun since.
+func TestRefusedStartOverRestart(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.machine.setRefuse(true)
+	id := b.submit("jset", "jname=jail1")
+	eventually(t, "the start was refused, and that is in the journal", func() bool {
+		row, err := b.row(id)
+		return b.machine.refusals() > 0 && err == nil && row != nil && row.State == cbsdmq.Queued && row.Begun.IsZero()
+	})
+	b.machine.setRefuse(false)
+	other := b.submit("jstart", "jname=jail2")
+	b.running(other)
+	b.stop()
+	b.start()
+	b.want(id, cbsdmq.Done, 0)
+	b.finish(other, 0, "")
+	b.want(other, cbsdmq.Done, 0)
 	b.begunOnce()
 }
 

@@ -32,6 +32,7 @@ type fakeMachine struct {
 	overlap []string // guests that had two changes at once
 	busy    map[string]int
 	refuse  bool // starts, for want of disk space
+	refused int  // starts
 	away    bool // there is no runner, and none can be started
 
 	onTerm string // what a command does at SIGTERM: "" ends by it, "goes on" to a good end, "had ended" before
@@ -160,6 +161,20 @@ func (m *fakeMachine) setAway(away bool) {
 	m.away = away
 }
 
+// setRefuse has the runner refuse starts for want of room.
+func (m *fakeMachine) setRefuse(refuse bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refuse = refuse
+}
+
+// refusals is how many starts were refused for want of room.
+func (m *fakeMachine) refusals() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refused
+}
+
 // forget loses the runner with all that it knew, as a power loss can.
 func (m *fakeMachine) forget() {
 	m.mu.Lock()
@@ -218,6 +233,7 @@ func (r *fakeRunner) Start(starts ...runner.Start) error {
 	for _, s := range starts {
 		switch {
 		case r.m.refuse:
+			r.m.refused++
 			r.m.tell(runner.Event{Key: s.Key, Kind: runner.Refused, Temporary: true, Reason: "no space left"})
 		case !s.Key.After(r.m.mark):
 			r.m.tell(runner.Event{Key: s.Key, Kind: runner.Refused, Reason: "not above the mark"})

@@ -188,6 +188,7 @@ func (l *loop) commit() {
 		for _, e := range endings {
 			l.batch.Finish = append(l.batch.Finish, e.finish)
 		}
+		l.batch.Unbegin = batch.Unbegin
 		l.lazy = batch.Sent
 		for _, f := range failed {
 			f(err)

@@ -276,14 +276,21 @@ func (l *loop) event(e runner.Event) {
 	}
 }
 
-// refusedStart handles a start that the runner did not take. Nothing was begun.
+// refusedStart handles a start that the runner did not take. Nothing was begun,
+// and the journal is to know it: the next agent could not tell, once a higher
+// number was begun.
 func (l *loop) refusedStart(j *job, e runner.Event) {
 	if e.Temporary {
 		l.s.log.Warn("the runner cannot start commands now", "job", j.printedID(l.s.cfg.Pool), "reason", e.Reason)
 		l.s.running.Add(-1)
 		l.giveSlot(j)
-		j.phase = queued
+		j.phase, j.key = queued, runner.Key{}
+		j.row.Epoch, j.row.N, j.row.Begun, j.row.Boot = 0, 0, time.Time{}, ""
 		j.again = time.Now().Add(foreignRetry)
+		l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
+		if j.why == cbsdmq.Cancelled {
+			l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it began", "")
+		}
 		return
 	}
 	// The number is not above the mark: the same begin may have reached the

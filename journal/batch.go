@@ -122,6 +122,7 @@ type Broker struct {
 type Batch struct {
 	Tombstone []string // ids that are cancelled if they come, in this batch or later
 	Accept    []*Accept
+	Unbegin   []int64 // seqs of jobs whose begin came to nothing: queued again
 	Begin     []*Begin
 	Finish    []*Finish
 	Sent      []SentReply
@@ -142,7 +143,7 @@ type Mark struct {
 
 // Empty reports whether there is nothing to write.
 func (b *Batch) Empty() bool {
-	return len(b.Accept)+len(b.Begin)+len(b.Finish)+len(b.Sent)+len(b.Cancel)+len(b.Tombstone)+len(b.Release)+len(b.Mark)+len(b.Broker) == 0
+	return len(b.Accept)+len(b.Unbegin)+len(b.Begin)+len(b.Finish)+len(b.Sent)+len(b.Cancel)+len(b.Tombstone)+len(b.Release)+len(b.Mark)+len(b.Broker) == 0
 }
 
 // micro is the journal's form of a time; the zero time is 0.

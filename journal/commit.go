@@ -67,6 +67,11 @@ func (j *Journal) writeBatch(ctx context.Context, b *Batch) error {
 		}
 		known = known || a.Known != nil
 	}
+	for _, seq := range b.Unbegin {
+		if _, err := j.stmt.unbegin.ExecContext(ctx, string(cbsdmq.Queued), seq); err != nil {
+			return err
+		}
+	}
 	for _, g := range b.Begin {
 		if err := j.begin(ctx, g, us); err != nil {
 			return err
@@ -157,6 +162,7 @@ type statements struct {
 	begin, commit, rollback                       *sql.Stmt
 	insert, address, beginJob, finish, sent       *sql.Stmt
 	mark, release, tombstone, alias, meta, broker *sql.Stmt
+	unbegin                                       *sql.Stmt
 	stray, byIdent, byID, byKey, bySeq, like      *sql.Stmt
 }
 
@@ -178,6 +184,7 @@ func (s *statements) texts() map[**sql.Stmt]string {
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		&s.address:   "INSERT INTO address VALUES (?, ?, ?, ?, 0, 0, 0) ON CONFLICT DO NOTHING",
 		&s.beginJob:  "UPDATE job SET state = ?, begun = ?, epoch = ?, n = ?, host = ?, boot = ?, before = ? WHERE seq = ? AND finished = 0 AND state <> ?",
+		&s.unbegin:   "UPDATE job SET state = ?, begun = 0, epoch = 0, n = 0, host = '', boot = '' WHERE seq = ? AND finished = 0 AND begun > 0",
 		&s.finish:    "UPDATE job SET state = ?, finished = ?, result = ?, output = ?, outsize = ?, before = NULL WHERE seq = ? AND finished = 0",
 		&s.sent:      "UPDATE address SET state = ?, put = ?, put_id = ? WHERE job = ? AND bus = ? AND tube = ?",
 		&s.mark:      "UPDATE job SET flags = flags | ? WHERE seq = ? AND finished = 0",

@@ -147,6 +147,11 @@ func (m *model) commit(b *Batch) answer {
 		id, n := j.ID, j.N
 		said[i] = func() string { return fmt.Sprintf("new %d %s n=%d cancelled=%v", seq, id, n, cancelled) }
 	}
+	for _, seq := range b.Unbegin {
+		if j := m.Jobs[seq]; j != nil && !j.Ended && j.Begun {
+			j.State, j.Begun, j.N = cbsdmq.Queued, false, 0
+		}
+	}
 	for _, g := range b.Begin {
 		j, n := m.Jobs[g.Seq], uint64(0)
 		if j != nil && !j.Ended && j.State != cbsdmq.Held {
@@ -309,6 +314,7 @@ func drawAccept(t *rapid.T) *Accept {
 func drawBatch(t *rapid.T, m *model) *Batch {
 	seqs := rapid.SliceOfN(rapid.Int64Range(1, m.last()+1), 0, 3)
 	b := &Batch{Accept: rapid.SliceOfN(rapid.Custom(drawAccept), 0, 4).Draw(t, "accept")}
+	b.Unbegin = seqs.Draw(t, "unbegin")
 	for _, seq := range seqs.Draw(t, "begin") {
 		b.Begin = append(b.Begin, &Begin{Seq: seq})
 	}
