@@ -319,11 +319,16 @@ func (l *loop) cancel(id string, done func(error)) {
 		l.batch.Tombstone = append(l.batch.Tombstone, id)
 	case j.phase == queued || j.phase == preparing && j.arrival == nil:
 		l.batch.Cancel = append(l.batch.Cancel, j.row.Seq)
-		l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it began", "")
+		l.cancelUnbegun(j)
 	default:
 		l.batch.Cancel = append(l.batch.Cancel, j.row.Seq)
 		l.after = append(l.after, func() { l.terminate(j, cbsdmq.Cancelled) })
 	}
+}
+
+// cancelUnbegun ends a job whose command was not begun.
+func (l *loop) cancelUnbegun(j *job) {
+	l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it began", "")
 }
 
 // heldJobs lets the jobs run, or ends them, that were held because the journal

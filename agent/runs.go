@@ -69,7 +69,7 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 			if row.Flags&journal.Poison != 0 {
 				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, "the agent crashed twice on it; its command was not started", poisonHint)
 			} else if row.Flags&journal.Cancelled != 0 {
-				l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it began", "")
+				l.cancelUnbegun(j)
 			}
 			continue
 		}
@@ -213,6 +213,10 @@ func (l *loop) reconcile(snap knowledge) {
 			l.event(e)
 		case j.key.After(snap.Mark) && (snap.complete && j.row.Boot == l.s.cfg.Boot || j.plan.Class == cbsd.Read):
 			l.s.running.Add(-1)
+			if j.why == cbsdmq.Cancelled {
+				l.cancelUnbegun(j)
+				continue
+			}
 			again = append(again, j)
 		default:
 			e = runner.Event{Key: j.key, Kind: runner.Lost, Reason: "the runner does not know the command"}
@@ -289,7 +293,7 @@ func (l *loop) refusedStart(j *job, e runner.Event) {
 		j.again = time.Now().Add(foreignRetry)
 		l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
 		if j.why == cbsdmq.Cancelled {
-			l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it began", "")
+			l.cancelUnbegun(j)
 		}
 		return
 	}
@@ -320,6 +324,10 @@ func (s *Server) watchLost(j *job, e runner.Event) {
 				l.s.running.Add(-1)
 				l.s.live.gone(j)
 				l.ackRun(e.Key)
+				if j.why == cbsdmq.Cancelled {
+					l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled while it ran", "")
+					return
+				}
 				j.phase = beginning
 				l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq})
 				l.begins = append(l.begins, j)

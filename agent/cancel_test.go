@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/journal"
+)
+
+// A job is cancelled whose begin is in the journal and whose start never reached
+// the runner: it does not begin any more.
+func TestCancelBetweenBeginAndStart(t *testing.T) {
+	for _, command := range []string{"jset", "jget"} {
+		t.Run(command, func(t *testing.T) {
+			b := newBench(t)
+			b.start()
+			b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
+			b.stop()
+			job := b.job(command, "jname=jail1")
+			b.beginAndCancel(job)
+			b.start()
+			b.want(job.Meta.ID, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
+			b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
+			if begun, _ := b.machine.snapshot(); len(begun) != 2 {
+				t.Errorf("begun: %q", begun)
+			}
+		})
+	}
+}
+
+// beginAndCancel leaves the journal as an agent does that was killed before it
+// could hand the start to the runner.
+func (b *bench) beginAndCancel(job cbsdmq.Job) {
+	b.t.Helper()
+	j, err := journal.Open(b.t.Context(), journal.Options{
+		Path: filepath.Join(b.dir, "pool", "journal.sqlite"), State: filepath.Join(b.dir, "state"), Host: "host1", Boot: b.machine.boot,
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer j.Close()
+	plan, err := b.cbsd.Plan(job)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	row := &journal.Job{ID: job.Meta.ID, Ident: job.Meta.ID, Bus: "mem", Command: job.Command, Guest: plan.Guest, Accepted: time.Now()}
+	if row.Plan, err = json.Marshal(plan); err != nil {
+		b.t.Fatal(err)
+	}
+	a := &journal.Accept{Job: row, Address: journal.Address{Bus: "mem", Tube: bus.MailboxName("reply", b.mailbox)}, Begin: true}
+	if err := j.Commit(&journal.Batch{Accept: []*journal.Accept{a}}); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := j.Commit(&journal.Batch{Cancel: []int64{row.Seq}}); err != nil {
+		b.t.Fatal(err)
+	}
+}
