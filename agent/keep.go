@@ -53,7 +53,10 @@ func (l *loop) tickBegun(j *job, now time.Time) {
 	limit := l.s.cfg.TimeLimit
 	switch {
 	case j.termAt.IsZero():
-		if limit > 0 && now.Sub(j.row.Begun) > limit {
+		if limit <= 0 || now.Sub(j.row.Begun) <= limit {
+			return
+		}
+		if _, started := l.s.live.run(j.row.ID); started {
 			l.terminate(j, cbsdmq.Timeout)
 		}
 	case !j.killAt.IsZero() && now.After(j.killAt):
@@ -64,7 +67,7 @@ func (l *loop) tickBegun(j *job, now time.Time) {
 
 // terminate asks a running command to end, and makes it end after a while.
 func (l *loop) terminate(j *job, why cbsdmq.State) {
-	if j.why == "" {
+	if j.why == "" || why == cbsdmq.Cancelled {
 		j.why = why
 	}
 	if j.phase != begun || !j.termAt.IsZero() {

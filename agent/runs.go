@@ -217,6 +217,7 @@ func (l *loop) reconcile(snap knowledge) {
 				l.cancelUnbegun(j)
 				continue
 			}
+			j.row.Begun = time.Now() // from now on it may run for time_limit
 			again = append(again, j)
 		default:
 			e = runner.Event{Key: j.key, Kind: runner.Lost, Reason: "the runner does not know the command"}
@@ -328,7 +329,7 @@ func (s *Server) watchLost(j *job, e runner.Event) {
 					l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled while it ran", "")
 					return
 				}
-				j.phase = beginning
+				j.phase, j.why, j.termAt, j.killAt = beginning, "", time.Time{}, time.Time{}
 				l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq})
 				l.begins = append(l.begins, j)
 				return

@@ -21,7 +21,7 @@ func TestCancelBetweenBeginAndStart(t *testing.T) {
 			b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
 			b.stop()
 			job := b.job(command, "jname=jail1")
-			b.beginAndCancel(job)
+			b.beginOnly(job, time.Now(), true)
 			b.start()
 			b.want(job.Meta.ID, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
 			b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
@@ -32,9 +32,30 @@ func TestCancelBetweenBeginAndStart(t *testing.T) {
 	}
 }
 
-// beginAndCancel leaves the journal as an agent does that was killed before it
-// could hand the start to the runner.
-func (b *bench) beginAndCancel(job cbsdmq.Job) {
+// The time limit of a command begins when it does: not when its begin was
+// written, if there was no runner then.
+func TestTimeLimitFromStart(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.TimeLimit = time.Minute }
+	b.start()
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
+	b.stop()
+	job := b.job("jstart", "jname=jail1")
+	b.beginOnly(job, time.Now().Add(-time.Hour), false)
+	s := b.start()
+	b.running(job.Meta.ID)
+	begun := time.Now()
+	eventually(t, "the agent looked at the limit", func() bool { return time.Since(begun) > tick+tick/2 })
+	if r, ok := s.live.run(job.Meta.ID); !ok {
+		t.Errorf("it does not run any more: %+v", r)
+	}
+	b.finish(job.Meta.ID, 0, "")
+	b.want(job.Meta.ID, cbsdmq.Done, 0)
+}
+
+// beginOnly leaves the journal as an agent does that was killed before it could
+// hand the start to the runner.
+func (b *bench) beginOnly(job cbsdmq.Job, at time.Time, cancel bool) {
 	b.t.Helper()
 	j, err := journal.Open(b.t.Context(), journal.Options{
 		Path: filepath.Join(b.dir, "pool", "journal.sqlite"), State: filepath.Join(b.dir, "state"), Host: "host1", Boot: b.machine.boot,
@@ -47,13 +68,16 @@ func (b *bench) beginAndCancel(job cbsdmq.Job) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	row := &journal.Job{ID: job.Meta.ID, Ident: job.Meta.ID, Bus: "mem", Command: job.Command, Guest: plan.Guest, Accepted: time.Now()}
+	row := &journal.Job{ID: job.Meta.ID, Ident: job.Meta.ID, Bus: "mem", Command: job.Command, Guest: plan.Guest, Accepted: at}
 	if row.Plan, err = json.Marshal(plan); err != nil {
 		b.t.Fatal(err)
 	}
 	a := &journal.Accept{Job: row, Address: journal.Address{Bus: "mem", Tube: bus.MailboxName("reply", b.mailbox)}, Begin: true}
 	if err := j.Commit(&journal.Batch{Accept: []*journal.Accept{a}}); err != nil {
 		b.t.Fatal(err)
+	}
+	if !cancel {
+		return
 	}
 	if err := j.Commit(&journal.Batch{Cancel: []int64{row.Seq}}); err != nil {
 		b.t.Fatal(err)
