@@ -145,7 +145,7 @@ func (j *Journal) release() error {
 // Meta returns the journal's identity and counters.
 func (j *Journal) Meta() Meta { return j.meta }
 
-// Reader is the pool of read-only connections.
+// Reader is the pool of read-only connections. After Close its answers are errors.
 func (j *Journal) Reader() Reader { return Reader{db: j.read, path: j.path} }
 
 // load reads the journal's identity, and finds out whether the journal went

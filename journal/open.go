@@ -159,7 +159,7 @@ func (j *Journal) closeFiles() error {
 	if j.db != nil {
 		errs = append(errs, j.db.Close())
 	}
-	j.read, j.write, j.db = nil, nil, nil
+	j.write, j.db = nil, nil // j.read stays: whoever still reads gets an error
 	return errors.Join(errs...)
 }
 

@@ -67,3 +67,14 @@ func parameters(q string) int {
 	}
 	return n
 }
+
+// Who still asks while the agent ends is told so.
+func TestReaderAfterClose(t *testing.T) {
+	j := openTest(t, t.TempDir())
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Reader().BySeq(t.Context(), 1); err == nil {
+		t.Error("a closed journal was read")
+	}
+}
