@@ -85,7 +85,7 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
 		return // it was cancelled meanwhile
 	}
 	now := time.Now()
-	expired := !j.row.Expires.IsZero() && now.After(j.row.Expires)
+	expired := j.expired(now)
 	if busy == nil && !expired && l.runnerUp && !l.s.drain.Load() {
 		j.before = before
 		l.begin(j)
@@ -95,7 +95,7 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
 	j.phase = queued
 	switch {
 	case expired && j.arrival == nil:
-		l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, reasonExpired, hintExpired)
+		l.expire(j)
 		return
 	case busy != nil:
 		if j.busySince.IsZero() {

@@ -154,6 +154,16 @@ func (m *fakeMachine) lose() {
 	}
 }
 
+// mute keeps the agent from hearing of anything; unmute breaks its connection, so
+// that it asks.
+func (m *fakeMachine) mute() (unmute func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.conn
+	m.conn = nil
+	return c.fail
+}
+
 // setAway has no runner for a while.
 func (m *fakeMachine) setAway(away bool) {
 	m.mu.Lock()
@@ -279,8 +289,8 @@ func (r *fakeRunner) Kill(ctx context.Context, key runner.Key, sig syscall.Signa
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()
 	run := r.m.runs[key]
-	if run == nil {
-		return errors.New("no such run")
+	if run == nil || run.event.Kind != runner.Started {
+		return errors.New("nothing of it is left")
 	}
 	switch r.m.onTerm {
 	case "goes on":

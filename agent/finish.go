@@ -108,7 +108,7 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 		if code != 0 {
 			state = cbsdmq.Failed
 		}
-		if signalled {
+		if signalled || e.Signal != 0 {
 			switch why {
 			case cbsdmq.Cancelled:
 				state, code = cbsdmq.Cancelled, cbsdmq.ExitCancelled

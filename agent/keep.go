@@ -39,8 +39,8 @@ func (l *loop) tick(now time.Time) {
 }
 
 func (l *loop) tickQueued(j *job, now time.Time) {
-	if j.row.State != cbsdmq.Held && !j.row.Expires.IsZero() && now.After(j.row.Expires) {
-		l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, reasonExpired, hintExpired)
+	if j.row.State != cbsdmq.Held && j.expired(now) {
+		l.expire(j)
 		return
 	}
 	if !j.again.IsZero() && now.After(j.again) {
@@ -49,9 +49,21 @@ func (l *loop) tickQueued(j *job, now time.Time) {
 	}
 }
 
+// expired reports whether j may not begin any more.
+func (j *job) expired(now time.Time) bool {
+	return !j.rerun && !j.row.Expires.IsZero() && now.After(j.row.Expires)
+}
+
+// expire ends a job that did not begin in time.
+func (l *loop) expire(j *job) {
+	l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, reasonExpired, hintExpired)
+}
+
 func (l *loop) tickBegun(j *job, now time.Time) {
 	limit := l.s.cfg.TimeLimit
 	switch {
+	case j.termAt.IsZero() && j.why != "":
+		l.terminate(j, j.why) // it could not be signalled before
 	case j.termAt.IsZero():
 		if limit <= 0 || now.Sub(j.row.Begun) <= limit {
 			return
@@ -92,6 +104,11 @@ func (l *loop) signal(j *job, sig syscall.Signal) {
 		defer cancel()
 		if err := r.Kill(ctx, key, sig); err != nil {
 			s.log.Info("could not signal a command", "job", name, "signal", sig.String(), "err", err)
+			s.post(s.life, func(*loop) {
+				if j.key == key && j.phase == begun {
+					j.told, j.termAt, j.killAt = false, time.Time{}, time.Time{} // at the next tick, unless it has ended
+				}
+			})
 		}
 	}()
 }

@@ -217,6 +217,10 @@ func (l *loop) reconcile(snap knowledge) {
 				l.cancelUnbegun(j)
 				continue
 			}
+			if j.expired(time.Now()) {
+				l.expire(j)
+				continue
+			}
 			j.row.Begun = time.Now() // from now on it may run for time_limit
 			again = append(again, j)
 		default:
@@ -292,7 +296,9 @@ func (l *loop) refusedStart(j *job, e runner.Event) {
 		j.phase, j.key = queued, runner.Key{}
 		j.row.Epoch, j.row.N, j.row.Begun, j.row.Boot = 0, 0, time.Time{}, ""
 		j.again = time.Now().Add(foreignRetry)
-		l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
+		if !j.rerun {
+			l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
+		}
 		if j.why == cbsdmq.Cancelled {
 			l.cancelUnbegun(j)
 		}
@@ -329,7 +335,7 @@ func (s *Server) watchLost(j *job, e runner.Event) {
 					l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled while it ran", "")
 					return
 				}
-				j.phase, j.why, j.termAt, j.killAt = beginning, "", time.Time{}, time.Time{}
+				j.phase, j.why, j.termAt, j.killAt, j.rerun = beginning, "", time.Time{}, time.Time{}, true
 				l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq})
 				l.begins = append(l.begins, j)
 				return

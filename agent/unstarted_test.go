@@ -53,6 +53,37 @@ func TestTimeLimitFromStart(t *testing.T) {
 	b.want(job.Meta.ID, cbsdmq.Done, 0)
 }
 
+// A job whose start never reached the runner has not begun: it can expire.
+func TestExpiredBetweenBeginAndStart(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
+	b.stop()
+	job := b.job("jset", "jname=jail1")
+	job.Meta.Expires = time.Now().Add(-time.Second)
+	b.beginOnly(job, time.Now().Add(-time.Hour), false)
+	b.start()
+	b.want(job.Meta.ID, cbsdmq.Refused, cbsdmq.ExitRefused)
+	if begun, _ := b.machine.snapshot(); len(begun) != 1 {
+		t.Errorf("begun: %q", begun)
+	}
+}
+
+// A command that had ended before it could be told to has its own end.
+func TestEndedBeforeTheSignal(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.TimeLimit = time.Second }
+	b.start()
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	unmute := b.machine.mute()
+	b.finish(id, 3, "")
+	ended := time.Now()
+	eventually(t, "the limit is over", func() bool { return time.Since(ended) > time.Second+2*tick })
+	unmute()
+	b.want(id, cbsdmq.Failed, 3)
+}
+
 // beginOnly leaves the journal as an agent does that was killed before it could
 // hand the start to the runner.
 func (b *bench) beginOnly(job cbsdmq.Job, at time.Time, cancel bool) {
@@ -68,7 +99,7 @@ func (b *bench) beginOnly(job cbsdmq.Job, at time.Time, cancel bool) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	row := &journal.Job{ID: job.Meta.ID, Ident: job.Meta.ID, Bus: "mem", Command: job.Command, Guest: plan.Guest, Accepted: at}
+	row := &journal.Job{ID: job.Meta.ID, Ident: job.Meta.ID, Bus: "mem", Command: job.Command, Guest: plan.Guest, Accepted: at, Expires: job.Meta.Expires}
 	if row.Plan, err = json.Marshal(plan); err != nil {
 		b.t.Fatal(err)
 	}
