@@ -31,9 +31,12 @@ func (l *loop) dispatch() {
 			j := q[0]
 			q = q[1:]
 			j.ready = false
-			if class == cbsd.Read {
+			switch {
+			case j.arrival == nil && j.expired(time.Now()):
+				l.expire(j)
+			case class == cbsd.Read:
 				l.begin(j)
-			} else {
+			default:
 				j.phase = preparing
 				l.prepare(j)
 			}

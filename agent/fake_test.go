@@ -74,7 +74,7 @@ func (m *fakeMachine) begin(s runner.Start) {
 	r := &fakeRun{start: s, gate: make(chan runner.Event, 1)}
 	base := filepath.Join(m.dir, fmt.Sprintf("%d", s.N))
 	r.event = runner.Event{
-		Key: s.Key, Job: s.Job, Kind: runner.Started, PID: 100000 + int(s.N),
+		Key: s.Key, Job: s.Job, Kind: runner.Started, PID: 100000 + int(s.N), At: time.Now(),
 		Out: runner.File{Path: base + ".out"}, Err: runner.File{Path: base + ".err"},
 	}
 	m.runs[s.Key] = r

@@ -94,6 +94,10 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 			r.Outcome = ""
 		}
 	case runner.Lost:
+		if plan.Class == cbsd.Read && why == cbsdmq.Cancelled {
+			r = reply(cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled while it ran", "")
+			break
+		}
 		reason := "it cannot be known how the command ended: " + e.Reason
 		if plan.Class == cbsd.Change {
 			if now := s.cfg.CBSD.Unknown(ctx, plan); now != "" {

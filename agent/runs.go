@@ -265,6 +265,9 @@ func (l *loop) event(e runner.Event) {
 	case runner.Accepted:
 	case runner.Started:
 		l.s.live.started(j, e)
+		if e.At.After(j.row.Begun) {
+			j.row.Begun = e.At // time_limit is counted from here
+		}
 		if j.row.Flags&journal.Stream != 0 {
 			l.stream(j)
 		}
@@ -309,8 +312,8 @@ func (l *loop) refusedStart(j *job, e runner.Event) {
 	l.s.watchLost(j, runner.Event{Key: j.key, Kind: runner.Lost, Reason: e.Reason})
 }
 
-// watchLost ends a job whose command was lost sight of. A read is run again. A
-// change ends as unknown, but not before every process of it is gone: until
+// watchLost ends a job whose command was lost sight of. A read is run again,
+// unless nobody wants it any more. A change ends as unknown, but not before every process of it is gone: until
 // then its guest is not free.
 func (s *Server) watchLost(j *job, e runner.Event) {
 	printed := j.printedID(s.cfg.Pool)
@@ -327,14 +330,10 @@ func (s *Server) watchLost(j *job, e runner.Event) {
 		}
 		s.post(s.life, func(l *loop) {
 			j.phase = begun
-			if class == cbsd.Read {
+			if class == cbsd.Read && j.why != cbsdmq.Cancelled {
 				l.s.running.Add(-1)
 				l.s.live.gone(j)
 				l.ackRun(e.Key)
-				if j.why == cbsdmq.Cancelled {
-					l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled while it ran", "")
-					return
-				}
 				j.phase, j.why, j.termAt, j.killAt, j.rerun = beginning, "", time.Time{}, time.Time{}, true
 				l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq})
 				l.begins = append(l.begins, j)

@@ -42,13 +42,17 @@ func TestTimeLimitFromStart(t *testing.T) {
 	b.stop()
 	job := b.job("jstart", "jname=jail1")
 	b.beginOnly(job, time.Now().Add(-time.Hour), false)
-	s := b.start()
-	b.running(job.Meta.ID)
-	begun := time.Now()
-	eventually(t, "the agent looked at the limit", func() bool { return time.Since(begun) > tick+tick/2 })
-	if r, ok := s.live.run(job.Meta.ID); !ok {
-		t.Errorf("it does not run any more: %+v", r)
+	for range 2 { // the next agent counts from there too
+		s := b.start()
+		b.running(job.Meta.ID)
+		begun := time.Now()
+		eventually(t, "the agent looked at the limit", func() bool { return time.Since(begun) > tick+tick/2 })
+		if r, ok := s.live.run(job.Meta.ID); !ok {
+			t.Errorf("it does not run any more: %+v", r)
+		}
+		b.stop()
 	}
+	b.start()
 	b.finish(job.Meta.ID, 0, "")
 	b.want(job.Meta.ID, cbsdmq.Done, 0)
 }

@@ -15,6 +15,7 @@ var errCut = errors.New("connection reset by peer")
 
 type conn struct {
 	b    *Broker
+	n    int // which one
 	once sync.Once
 	dead chan struct{} // closed by cut and Close
 	why  error         // set before dead is closed

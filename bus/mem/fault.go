@@ -1,6 +1,10 @@
 package mem
 
-import "github.com/cbsd/cbsdmq/bus"
+import (
+	"slices"
+
+	"github.com/cbsd/cbsdmq/bus"
+)
 
 // Hooks decide about faults. A nil hook lets things go their way. Hooks are
 // called without locks: they may call the broker's methods.
@@ -65,7 +69,7 @@ func (n *consumer) fault(ds []bus.Delivery) []bus.Delivery {
 	return out
 }
 
-// Cut breaks all connections.
+// Cut breaks all connections, in the order in which they were made.
 func (b *Broker) Cut() {
 	b.mu.Lock()
 	var cs []*conn
@@ -73,6 +77,7 @@ func (b *Broker) Cut() {
 		cs = append(cs, c)
 	}
 	b.mu.Unlock()
+	slices.SortFunc(cs, func(a, b *conn) int { return a.n - b.n })
 	for _, c := range cs {
 		c.cut(errCut)
 	}

@@ -40,6 +40,7 @@ type Broker struct {
 	conns   map[*conn]struct{}
 	hooks   Hooks
 	puts    int // since the last sweep
+	dialled int
 }
 
 // New returns an empty, running broker.
@@ -78,7 +79,8 @@ func (d driver) Dial(ctx context.Context) (bus.Conn, error) {
 	if b.stopped {
 		return nil, errors.New("connection refused")
 	}
-	c := &conn{b: b, dead: make(chan struct{}), consumers: map[*consumer]struct{}{}}
+	b.dialled++
+	c := &conn{b: b, n: b.dialled, dead: make(chan struct{}), consumers: map[*consumer]struct{}{}}
 	b.conns[c] = struct{}{}
 	return c, nil
 }
