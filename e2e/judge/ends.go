@@ -247,6 +247,7 @@ const StreamedBy = "stream"
 func streamed(t *trial, c *Check) {
 	for _, f := range t.order {
 		total, text, known := t.printout(f)
+		known = known && !t.rolledBack(f)
 		for _, o := range f.outputs {
 			if !strings.HasPrefix(o.By, StreamedBy) {
 				continue
