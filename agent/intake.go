@@ -138,15 +138,15 @@ func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.
 			back = append(back, d)
 		}
 	}
-	// What cannot be settled comes again and is answered from the journal. What
-	// goes back takes all behind it along: it keeps its place.
-	if len(back) > 0 {
-		_ = c.Release(ctx, 0, back...)
-		defer sleep(ctx, tick)
-	}
+	// What cannot be settled comes again and is answered from the journal.
 	if len(acks) > 0 {
 		_ = c.Ack(ctx, acks...)
 		failpoint.Hit(failpoint.Acked)
+	}
+	// What goes back takes all behind it along: it keeps its place.
+	if len(back) > 0 {
+		_ = c.Release(ctx, 0, back...)
+		sleep(ctx, tick)
 	}
 }
 

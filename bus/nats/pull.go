@@ -125,7 +125,8 @@ func (c *conn) forget(ctx context.Context, s *stream, at place, readers int) (fo
 
 // rewind gives back all that was delivered from the tubes of ds, for the server
 // to begin at the first message again: it would deliver what is given back one
-// by one behind everything that was given back before.
+// by one behind everything that was given back before. Where somebody may still
+// acknowledge something else it does nothing: that word would be lost.
 func (k *consumer) rewind(ctx context.Context, ds []bus.Delivery) error {
 	soon, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
@@ -136,6 +137,10 @@ func (k *consumer) rewind(ctx context.Context, ds []bus.Delivery) error {
 			continue
 		}
 		k.mu.Lock()
+		if k.owes(p, ds) {
+			k.mu.Unlock()
+			continue
+		}
 		p.past = p.sub
 		p.cancel()
 		k.mu.Unlock()
@@ -293,6 +298,16 @@ func (p *pull) cancel() (done <-chan struct{}) {
 	}
 	p.sub, p.open = nil, 0
 	return ended.Done()
+}
+
+// owes reports whether something from p is handed out beside ds. k.mu is held.
+func (k *consumer) owes(p *pull, ds []bus.Delivery) bool {
+	for d := range k.unacked {
+		if d.pull == p && time.Since(d.came) < AckWait && !slices.ContainsFunc(ds, func(bd bus.Delivery) bool { return bd.Ref == d }) {
+			return true
+		}
+	}
+	return false
 }
 
 // acknowledged returns when the server has seen to what was acknowledged.
