@@ -106,6 +106,7 @@ func (w *world) networkDeeds() (deeds []deed) {
 	}
 	if w.pools[0].small {
 		deeds = append(deeds, deed{"fill the disk of the journal", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+			from := time.Now()
 			free, err := w.pools[0].fill()
 			if err != nil {
 				w.note("%v", err)
@@ -113,6 +114,8 @@ func (w *world) networkDeeds() (deeds []deed) {
 			}
 			wait(ctx, between(r, 0, 4*time.Second))
 			free()
+			// There is room for everything a little later.
+			w.rec.event(judge.Event{Kind: judge.DiskFull, Pool: w.pools[0].name, From: from, At: time.Now().Add(2 * time.Second)})
 		}})
 	}
 	return deeds

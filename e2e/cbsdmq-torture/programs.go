@@ -96,6 +96,9 @@ func (p *pool) ended(job *judge.Job, done func(bool), kind int, killed bool, pr 
 		}
 		stdout = strings.TrimPrefix(stdout[at[1]:], "\n")
 	}
+	if said := pr.stderr.String(); said != "" && !killed {
+		p.w.note("%s ended with %d: %s", job.ID, code, said)
+	}
 	if left {
 		p.w.rec.left(job, job.Submits[0].Address)
 	}
@@ -103,7 +106,6 @@ func (p *pool) ended(job *judge.Job, done func(bool), kind int, killed bool, pr 
 		return
 	}
 	if code == cbsdmq.ExitGaveUp || code == cbsdmq.ExitUnreachable {
-		p.w.note("%s ended with %d: %s", job.ID, code, pr.stderr.String())
 		return
 	}
 	r := cbsdmq.Reply{ErrCode: code, State: stateOf(code), Progress: 100}

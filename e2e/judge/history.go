@@ -120,6 +120,7 @@ const (
 	RunnerLost    = "runner lost"
 	RunnerFrozen  = "runner frozen" // it did not see what happened meanwhile
 	CommandKilled = "command killed"
+	DiskFull      = "disk full"     // of the journal: output may not be kept
 	BrokerForgot  = "broker forgot" // it lost what it had confirmed, as it may
 	Rollback      = "rollback"      // the journal went back in time
 )

@@ -307,6 +307,10 @@ func TestExcused(t *testing.T) {
 			h.reply("17").For = "forgotten"
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(11)})
 		},
+		"there was no room for output": func(h *History) {
+			h.Outputs[0].Missing, h.Outputs[0].Data = 12, nil
+			h.Events = append(h.Events, Event{Kind: DiskFull, From: at(2), At: at(4)})
+		},
 		"a read runs again": func(h *History) {
 			h.job("a").Changes = false
 			again := *h.act("a")
