@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -354,6 +355,42 @@ func TestAgentFallsSilent(t *testing.T) {
 		wantCode(t, err, cbsdmq.CodeGaveUp, "does not answer any more")
 		w.close()
 		other.close()
+		a.stop()
+	})
+}
+
+// An answer that was given before the agent had the job comes after the first
+// piece of its output.
+func TestLateAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T, b *mem.Broker) {
+		var the *job
+		var once sync.Once
+		a := &agent{}
+		a.onJob = func(a *agent, j *job) {
+			the = j
+			a.update(func() { delete(a.known, j.id) }) // it is on the tube yet
+		}
+		a.mute = func(r cbsdmq.Request) bool {
+			once.Do(func() {
+				a.print(the, "one\n")
+				go func() {
+					time.Sleep(10 * time.Second)
+					a.update(func() { a.known[the.id] = the })
+					a.printSilently(the, "two\n")
+					a.end(the, 0, 100)
+				}()
+				time.Sleep(time.Second)
+			})
+			return false
+		}
+		a.start(t, b)
+		w := open(t, b)
+		got := collector{t: t}
+		final, err := w.c.Run(t.Context(), ls, got.piece)
+		if err != nil || final.State != cbsdmq.Done || string(got.out) != "one\ntwo\n" {
+			t.Errorf("final %+v, %v, output %q", final, err, got.out)
+		}
+		w.close()
 		a.stop()
 	})
 }

@@ -25,8 +25,9 @@ type watch struct {
 }
 
 type answer struct {
-	resp cbsdmq.Response
-	err  error
+	resp     cbsdmq.Response
+	err      error
+	accepted bool // what was known when it was asked for
 }
 
 func (w *watch) run(ctx context.Context) (cbsdmq.Reply, error) {
@@ -78,7 +79,7 @@ func (w *watch) run(ctx context.Context) (cbsdmq.Reply, error) {
 					if !accepted && cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound {
 						w.c.lost(ctx, w.box)
 					}
-					answers <- answer{resp, err}
+					answers <- answer{resp, err, accepted}
 				}(w.accepted)
 			}
 		case a := <-answers:
@@ -190,8 +191,8 @@ func (w *watch) answered(a answer) (*cbsdmq.Reply, error) {
 	case a.err == nil:
 		w.accepted, w.silent = true, 0
 		return a.resp.Final, nil
-	case cbsdmq.CodeOf(a.err) == cbsdmq.CodeNotFound && !w.accepted:
-		return nil, nil
+	case cbsdmq.CodeOf(a.err) == cbsdmq.CodeNotFound && !a.accepted:
+		return nil, nil // the agent may have taken it since
 	case !silent(a.err):
 		return nil, a.err
 	}
