@@ -423,6 +423,16 @@ func TestTimeLimit(t *testing.T) {
 	b.want(b.submit("jstart", "jname=jail1"), cbsdmq.Timeout, cbsdmq.ExitTimeout)
 }
 
+// A command that has ended when it is to be ended keeps its end, also where the
+// runner's word on the signal comes last.
+func TestSignalTooLate(t *testing.T) {
+	b := newBench(t)
+	b.machine.tooLate = 3
+	b.adjust = func(c *Config) { c.TimeLimit = 10 * time.Millisecond }
+	b.start()
+	b.want(b.submit("jstart", "jname=jail1"), cbsdmq.Failed, 3)
+}
+
 func TestForeignCommand(t *testing.T) {
 	b := newBench(t)
 	b.adjust = func(c *Config) { c.ForeignWait = 1500 * time.Millisecond }

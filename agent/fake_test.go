@@ -36,6 +36,7 @@ type fakeMachine struct {
 	away    bool // there is no runner, and none can be started
 
 	onTerm string // what a command does at SIGTERM: "" ends by it, "goes on" to a good end, "had ended" before
+	tooLate int  // status with which a command has ended when it is to be killed; 0 = it has not
 }
 
 type fakeRun struct {
@@ -290,6 +291,13 @@ func (r *fakeRunner) Kill(ctx context.Context, key runner.Key, sig syscall.Signa
 	defer r.m.mu.Unlock()
 	run := r.m.runs[key]
 	if run == nil || run.event.Kind != runner.Started {
+		return errors.New("nothing of it is left")
+	}
+	if status := r.m.tooLate; status != 0 {
+		r.m.exit(run, status, 0, time.Now())
+		r.m.mu.Unlock()
+		defer r.m.mu.Lock()
+		time.Sleep(50 * time.Millisecond) // the answer comes behind the event
 		return errors.New("nothing of it is left")
 	}
 	switch r.m.onTerm {

@@ -40,7 +40,7 @@ const tailSize = 4 << 10
 func (l *loop) conclude(j *job, e runner.Event) {
 	failpoint.Hit(failpoint.Exited)
 	j.phase = concluding
-	s, why, signalled := l.s, j.why, j.told && !e.At.Before(j.termAt)
+	s, why, told, late := l.s, j.why, j.told, !e.At.Before(j.termAt)
 	row, plan, before := *j.row, j.plan, j.before
 	crash.Go(j.printedID(s.cfg.Pool), func() {
 		var end *ending
@@ -48,7 +48,7 @@ func (l *loop) conclude(j *job, e runner.Event) {
 			end = s.poisoned(&row, e)
 		} else if err := s.guard(func() error {
 			failpoint.Hit(failpoint.Judging)
-			end = s.result(&row, plan, before, e, why, signalled)
+			end = s.result(&row, plan, before, e, why, late && told.wait())
 			return nil
 		}); err != nil {
 			s.log.Error("handling the end of a job failed", "job", j.printedID(s.cfg.Pool), "err", err)

@@ -47,9 +47,9 @@ type job struct {
 
 	key       runner.Key
 	termAt    time.Time // when SIGTERM was sent
-	told      bool      // SIGTERM was sent, by this agent or one before
 	killAt    time.Time // when SIGKILL is due
 	why       cbsdmq.State
+	told      *told // of SIGTERM, nil where none was sent
 	streaming *streamer
 }
 

@@ -78,7 +78,7 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 		j.slot = true
 		l.free[j.plan.Class]--
 		if row.Flags&journal.Cancelled != 0 {
-			j.why, j.told = cbsdmq.Cancelled, true // by the agent before, most likely
+			j.why, j.told = cbsdmq.Cancelled, toldBefore()
 		}
 		_ = json.Unmarshal(row.Before, &j.before) // none for a read
 		s.running.Add(1)
@@ -334,7 +334,7 @@ func (s *Server) watchLost(j *job, e runner.Event) {
 				l.s.running.Add(-1)
 				l.s.live.gone(j)
 				l.ackRun(e.Key)
-				j.phase, j.why, j.termAt, j.killAt, j.rerun = beginning, "", time.Time{}, time.Time{}, true
+				j.phase, j.why, j.told, j.termAt, j.killAt, j.rerun = beginning, "", nil, time.Time{}, time.Time{}, true
 				l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq})
 				l.begins = append(l.begins, j)
 				return
