@@ -149,7 +149,7 @@ func TestBrokerRestarted(t *testing.T) {
 	w.judge(ends, false)
 	// reconnect_timeout is 1 s; a loaded machine may take some time beside it.
 	if third := w.order("vm1")[2].Begin.Sub(up); third > 4*time.Second {
-		t.Errorf("the first job after the restart was begun after %v", time.Duration(third))
+		t.Errorf("the first job after the restart was begun after %v", third)
 	}
 	if lines := strings.Count(w.log(), "\n") - logged; lines > len(ids)+4 {
 		t.Errorf("%d lines of log for an outage and %d jobs:\n%s", lines, len(ids), w.log())

@@ -159,7 +159,7 @@ func (c *call) prelude(b Behaviour) error {
 // its text. Most print little, some as much as they may.
 func JobText(job string, most int64) (bytes int64, seed uint64) {
 	h := fnv.New64a()
-	io.WriteString(h, job)
+	h.Write([]byte(job))
 	seed = h.Sum64()
 	r := rand.New(rand.NewPCG(seed, 1))
 	return r.Int64N(most>>r.IntN(16) + 1), seed

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -85,8 +86,6 @@ func findBrokers(list string) (found []broker, err error) {
 // config is the section of who connects to addr.
 func (b broker) config(addr, dir string) map[string]any {
 	keys := map[string]any{"publish_timeout": 2, "reserve_timeout": 1, "reconnect_timeout": 1}
-	for k, v := range b.keys(addr, dir) {
-		keys[k] = v
-	}
+	maps.Copy(keys, b.keys(addr, dir))
 	return keys
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -65,17 +64,15 @@ func threads(pid int) int64 {
 
 // usage is how many bytes and files are below dir.
 func usage(dir string) (bytes, files int64) {
-	filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return nil // it may vanish
+	// What vanishes meanwhile does not count.
+	_ = filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			if info, err := e.Info(); err == nil {
+				bytes += info.Size()
+				files++
+			}
 		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
-			bytes += info.Size()
-			files++
-		} else if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		return nil
+		return nil //nolint:nilerr // see above
 	})
 	return bytes, files
 }

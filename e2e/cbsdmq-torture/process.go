@@ -88,7 +88,7 @@ func (s *stage) start(path string, args ...string) (*process, error) {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-func (p *process) signal(sig syscall.Signal) { p.cmd.Process.Signal(sig) }
+func (p *process) signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
 
 // kill ends it at once, also where it is frozen.
 func (p *process) kill() {

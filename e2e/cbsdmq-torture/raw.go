@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -213,17 +212,4 @@ func (r *raw) modern(rnd *rand.Rand) {
 			return
 		}
 	}
-}
-
-// unread is how many messages lie in the mailboxes in which nothing may.
-func (r *raw) unread(ctx context.Context, boxes []string) (n int, err error) {
-	for _, name := range boxes {
-		info, ierr := r.bus.Inspect(ctx, bus.Tube{Name: name, Kind: bus.Mailbox})
-		if ierr != nil {
-			err = errors.Join(err, ierr)
-			continue
-		}
-		n += info.Ready
-	}
-	return n, err
 }

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cbsd/cbsdmq"
@@ -31,7 +30,6 @@ type round struct {
 	dir    string
 	length time.Duration
 	jobs   int
-	deeds  atomic.Int64
 }
 
 // rand is a generator of the round's, a different one for each name.
@@ -62,8 +60,7 @@ func (r *round) run(ctx context.Context) (v judge.Verdict, err error) {
 	keep = r.o.keep || err != nil || v.Convicted() > 0
 	if keep {
 		var b bytes.Buffer
-		v.Write(&b, 1000)
-		os.WriteFile(filepath.Join(r.dir, "verdict.txt"), b.Bytes(), 0o644)
+		err = errors.Join(err, v.Write(&b, 1000), os.WriteFile(filepath.Join(r.dir, "verdict.txt"), b.Bytes(), 0o644))
 	}
 	return v, err
 }
@@ -298,14 +295,13 @@ func (p *pool) ask(ctx context.Context, who string, rec *record, every int, rnd 
 func (p *pool) askOne(ctx, patience context.Context, c *client.Client, job *judge.Job, id string) (*cbsdmq.JobInfo, *cbsdmq.Reply, error) {
 	for fails := 0; ; {
 		info, final, err := c.Job(ctx, id)
+		missing := cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound
 		switch {
-		case err == nil && final != nil:
+		case err == nil && (final != nil || patience.Err() != nil):
 			return &info, final, nil
-		case err == nil && patience.Err() != nil:
-			return &info, nil, nil
-		case cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound && (!confirmed(job) || patience.Err() != nil):
-			return nil, nil, nil
-		case err != nil && cbsdmq.CodeOf(err) != cbsdmq.CodeNotFound:
+		case missing && (!confirmed(job) || patience.Err() != nil):
+			return nil, nil, nil //nolint:nilerr // that is the answer
+		case err != nil && !missing:
 			if fails++; fails > 3 {
 				return nil, nil, fmt.Errorf("asking for %s: %w", id, err)
 			}

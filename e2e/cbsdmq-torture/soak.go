@@ -301,7 +301,7 @@ func (s *soak) draw() error {
 // encode is for -o json.
 func (s *soak) encode(w io.Writer, bad []string) {
 	last := s.samples[len(s.samples)-1]
-	json.NewEncoder(w).Encode(struct {
+	_ = json.NewEncoder(w).Encode(struct {
 		Jobs    int                  `json:"jobs"`
 		Broker  string               `json:"broker"`
 		Seconds float64              `json:"seconds"`
