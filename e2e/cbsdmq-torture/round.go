@@ -298,7 +298,7 @@ func (p *pool) askOne(ctx, patience context.Context, c *client.Client, job *judg
 		missing := cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound
 		switch {
 		case err == nil && (final != nil || patience.Err() != nil):
-			return &info, final, nil
+			return &info, final, nil //nolint:nilerr // err is nil
 		case missing && (!confirmed(job) || patience.Err() != nil):
 			return nil, nil, nil //nolint:nilerr // that is the answer
 		case err != nil && !missing:
