@@ -3,6 +3,7 @@ package main
 import (
 	"math/rand/v2"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/e2e/judge"
 )
+
+var leftOut = regexp.MustCompile(`(\d+) bytes of output are left out here`)
 
 var gotID = regexp.MustCompile(`(?m)^got id: \d+,callback queue name: .*$`)
 
@@ -115,7 +118,11 @@ func (p *pool) ended(job *judge.Job, done func(bool), kind int, killed bool, pr 
 	})
 	const certainlyWhole = 20 << 10
 	if kind == 0 && !strings.Contains(pr.stderr.String(), "missing") {
-		p.w.rec.output(judge.Output{Job: job.ID, By: judge.StreamedBy + " to cbsdmq run", Data: []byte(stdout)})
+		o := judge.Output{Job: job.ID, By: judge.StreamedBy + " to cbsdmq run", Data: []byte(stdout)}
+		if m := leftOut.FindStringSubmatch(pr.stderr.String()); m != nil {
+			o.Missing, _ = strconv.ParseInt(m[1], 10, 64)
+		}
+		p.w.rec.output(o)
 	}
 	if kind == 2 && len(stdout) < certainlyWhole && code != cbsdmq.ExitRefused {
 		p.w.rec.output(judge.Output{Job: job.ID, By: "bs_router-client", Data: []byte(strings.TrimSuffix(stdout, "\n"))})
