@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -431,6 +432,24 @@ func TestSignalTooLate(t *testing.T) {
 	b.adjust = func(c *Config) { c.TimeLimit = 10 * time.Millisecond }
 	b.start()
 	b.want(b.submit("jstart", "jname=jail1"), cbsdmq.Failed, 3)
+}
+
+// An agent sends a signal because of the time limit, and is killed before it can
+// say so: the next one does.
+func TestTimeLimitOfAnAgentBefore(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	b.stop()
+	b.machine.mu.Lock()
+	for _, r := range b.machine.runs {
+		b.machine.exit(r, 0, syscall.SIGTERM, time.Now().Add(time.Minute))
+	}
+	b.machine.mu.Unlock()
+	b.adjust = func(c *Config) { c.TimeLimit = 30 * time.Second }
+	b.start()
+	b.want(id, cbsdmq.Timeout, cbsdmq.ExitTimeout)
 }
 
 func TestForeignCommand(t *testing.T) {

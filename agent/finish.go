@@ -41,6 +41,10 @@ func (l *loop) conclude(j *job, e runner.Event) {
 	failpoint.Hit(failpoint.Exited)
 	j.phase = concluding
 	s, why, told, late := l.s, j.why, j.told, !e.At.Before(j.termAt)
+	if limit := s.cfg.TimeLimit; why == "" && limit > 0 && e.At.Sub(j.row.Begun) > limit &&
+		(e.Signal == syscall.SIGTERM || e.Signal == syscall.SIGKILL) {
+		why = cbsdmq.Timeout // an agent before this one sent it, and could not say so any more
+	}
 	row, plan, before := *j.row, j.plan, j.before
 	crash.Go(j.printedID(s.cfg.Pool), func() {
 		var end *ending
