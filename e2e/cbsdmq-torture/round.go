@@ -215,22 +215,32 @@ func (r *round) clients(worlds []*world, t times) *sync.WaitGroup {
 	return wg
 }
 
-// collect asks the agents for every job's end, and once more after a restart.
+// collect asks the agents for every job's end, and once more after a restart. An
+// agent may be the broker of others: they are restarted when all were asked.
 func (r *round) collect(ctx context.Context, worlds []*world, rec *record) error {
+	if err := r.askAll(ctx, worlds, rec, "a late follower", 1); err != nil {
+		return err
+	}
+	for _, w := range worlds {
+		for _, p := range w.pools {
+			p.take().kill()
+			if err := p.start(); err != nil {
+				return err
+			}
+		}
+	}
+	return r.askAll(ctx, worlds, rec, "a follower after a restart", 8)
+}
+
+// askAll asks in every pool for one in every so many jobs.
+func (r *round) askAll(ctx context.Context, worlds []*world, rec *record, who string, every int) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var first error
 	for _, w := range worlds {
 		for _, p := range w.pools {
 			wg.Go(func() {
-				err := p.ask(ctx, "a late follower", rec, 1, r.rand(p.name+"late"))
-				if err == nil {
-					p.take().kill()
-					if err = p.start(); err == nil {
-						err = p.ask(ctx, "a follower after a restart", rec, 8, r.rand(p.name+"again"))
-					}
-				}
-				if err != nil {
+				if err := p.ask(ctx, who, rec, every, r.rand(p.name+who)); err != nil {
 					mu.Lock()
 					first = fmt.Errorf("asking %s at the end: %w", p.name, err)
 					mu.Unlock()
