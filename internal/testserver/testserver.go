@@ -33,13 +33,19 @@ func Require(t testing.TB, program, install string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
-		say := t.Skipf
-		if os.Getenv("CI") == "true" {
-			say = t.Fatalf
-		}
-		say("%s is not installed: NOT TESTED. Install it with: %s", program, install)
+		Missing(t, program, install)
 	}
 	return path
+}
+
+// Missing ends a test for want of a program as Require does.
+func Missing(t testing.TB, program, install string) {
+	t.Helper()
+	say := t.Skipf
+	if os.Getenv("CI") == "true" {
+		say = t.Fatalf
+	}
+	say("%s is not installed: NOT TESTED. Install it with: %s", program, install)
 }
 
 // StartProcess runs a server that will accept connections on addr. It ends
@@ -99,6 +105,11 @@ func (p *Process) Kill(t testing.TB) {
 func (p *Process) Stop(t testing.TB) {
 	t.Helper()
 	p.Signal(t, syscall.SIGSTOP)
+	// On a busy machine it goes on for a moment.
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("stopping %s: status %v, %v", p.path, status, err)
+	}
 }
 
 // Cont ends Stop.
