@@ -91,6 +91,13 @@ type Caps struct {
 	Durable bool   // a confirmed message survives the broker's restart, where the broker is configured so
 	Order   bool   // messages of one sender on one connection arrive in their order, barring redelivery
 	MaxBody int    // largest body in bytes with the broker's default settings; 0 = larger than anything we send
+
+	// Brokerless: there is no server that keeps a message for a Queue. Put waits
+	// until a consumer has acknowledged it, which confirms it. Until then it is
+	// its sender's: where Put ends with the code unreachable, nothing of it is
+	// left, and where the sender's connection ends it is not delivered any more.
+	// Mailboxes are kept, in the agent's memory.
+	Brokerless bool
 }
 
 // Info is what Inspect finds out about a broker and a tube.

@@ -303,6 +303,9 @@ func (b *Bus) unreachable(ctx context.Context) error {
 	if cause := b.out.cause(); cause != nil {
 		e = cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "%s at %s is out of reach: %w (%w)", name, addr, cause, ctx.Err())
 	}
+	if b.driver.Caps().Brokerless {
+		return e.WithHint("the agent itself listens there: start it with `cbsdmq agent`; the key \"uri\" says where to look")
+	}
 	return e.WithHint("is the broker running there? the key \"uri\" says where to look; `cbsdmq check` looks at it")
 }
 

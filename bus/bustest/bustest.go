@@ -43,6 +43,8 @@ type Server struct {
 	// Library is what the stack of a goroutine of the broker's client library
 	// contains, such as "nats-io/nats.go.". None may be left in the end.
 	Library string
+
+	queues *Server // of a bus without a broker, see keeping
 }
 
 // Run runs the whole suite. The contract's tests share one server, each of the
@@ -53,10 +55,10 @@ func Run(t *testing.T, start func(*testing.T) Server) {
 }
 
 func contract(t *testing.T, s Server) {
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, Server)
-	}{
+	if s.Driver.Caps().Brokerless {
+		t.Run("Brokerless", func(t *testing.T) { run(t, s, ofBrokerless) })
+	}
+	run(t, s.keeping(), []test{
 		{"AckedIsNotRedelivered", testAcked},
 		{"UnackedComesBack", testUnacked},
 		{"Release", testRelease},
@@ -82,7 +84,17 @@ func contract(t *testing.T, s Server) {
 		{"Expire", testExpire},
 		{"Sweep", testSweep},
 		{"ManyMailboxes", testManyMailboxes},
-	} {
+	})
+}
+
+type test struct {
+	name string
+	test func(*testing.T, Server)
+}
+
+// run runs tests with one server.
+func run(t *testing.T, s Server, tests []test) {
+	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			noneLeft(t, &s.Library)
 			c.test(t, s)
@@ -91,10 +103,7 @@ func contract(t *testing.T, s Server) {
 }
 
 func faults(t *testing.T, start func(*testing.T) Server) {
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, Server)
-	}{
+	for _, c := range []test{
 		{"KillLosesNothingConfirmed", testKill},
 		{"KillGivesBack", testKillGivesBack},
 		{"Frozen", testFrozen},
@@ -111,7 +120,7 @@ func faults(t *testing.T, start func(*testing.T) Server) {
 		t.Run(c.name, func(t *testing.T) {
 			var s Server
 			noneLeft(t, &s.Library)
-			s = start(t)
+			s = start(t).keeping()
 			c.test(t, s)
 		})
 	}
