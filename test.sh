@@ -51,4 +51,9 @@ if [ -z "$(ls /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server /usr/local/lib/erlang
 	export RABBITMQ_SERVER
 fi
 
+# libzmq with its Python binding, for the client in testdata
+if ! /usr/bin/python3 -c 'import zmq' 2>/dev/null; then
+	fetch python3-zmq "$servers/usr/lib/python3/dist-packages/zmq" py311-pyzmq libsodium23 libnorm1 libpgm-5.3-0 libzmq5 python3-zmq
+fi
+
 CGO_ENABLED=${CGO_ENABLED:-0} go test "$@" ./...

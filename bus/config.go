@@ -23,6 +23,10 @@ type Config struct {
 
 	Replicas int `json:"replicas"` // rabbitmq: copies of a queue in a cluster; 0 = no cluster
 
+	CurveKey     string `json:"curve_key"`     // zeromq: file with this side's secret key
+	CurveServer  string `json:"curve_server"`  // zeromq: the agent's public key; default the one of CurveKey
+	CurveClients string `json:"curve_clients"` // zeromq: file with the public keys of those that an agent lets in
+
 	EmbeddedDir    string `json:"embedded_dir"`    // nats, uri embedded: where the broker keeps its messages and its token
 	EmbeddedListen string `json:"embedded_listen"` // nats, uri embedded: host:port for other processes
 }

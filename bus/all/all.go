@@ -13,6 +13,7 @@ import (
 	"github.com/cbsd/cbsdmq/bus/beanstalk"
 	"github.com/cbsd/cbsdmq/bus/nats"
 	"github.com/cbsd/cbsdmq/bus/rabbitmq"
+	"github.com/cbsd/cbsdmq/bus/zeromq"
 )
 
 // An Opener opens buses by their sections of the configuration. One process
@@ -24,7 +25,8 @@ type Opener struct {
 	// and a refusal (wrong password, bad certificate) is final.
 	ClientOnly bool
 
-	nats nats.Opener
+	nats   nats.Opener
+	zeromq zeromq.Opener
 }
 
 // Open returns a bus for a section of the kind, and what to close when it is
@@ -53,6 +55,9 @@ func (o *Opener) open(ctx context.Context, kind string, cfg bus.Config) (bus.Dri
 	case "nats":
 		o.nats.Log, o.nats.ClientOnly = o.Log, o.ClientOnly
 		return o.nats.Open(ctx, cfg)
+	case "zeromq":
+		o.zeromq.Log, o.zeromq.ClientOnly = o.Log, o.ClientOnly
+		return o.zeromq.Open(cfg)
 	}
 	return nil, nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "broker", "there is no driver for %q", kind)
 }
