@@ -26,6 +26,9 @@ const (
 	sealSize   = box.Overhead
 )
 
+// unknownKey is what ZeroMQ says to a client that is not let in.
+const unknownKey = "400"
+
 var errCurve = errors.New("it does not hold the key that belongs to this one, or the message was changed")
 
 // nonce is a prefix with what is appended.
@@ -142,7 +145,7 @@ func (c *curve) serve(p *pipe, meta []byte) (client key, err error) {
 		return client, errCurve
 	}
 	if err := c.admit(client); err != nil {
-		p.deny("the agent does not know this key")
+		p.deny(unknownKey)
 		return client, err
 	}
 	n = counter(1)

@@ -107,7 +107,7 @@ func TestCurve(t *testing.T) {
 			}
 		}
 	}
-	rejected("a client without a list", own, "does not know this key")
+	rejected("a client without a list", own, "does not know the key", "curve_clients")
 	if err := os.WriteFile(clients, []byte("# of the shop\n"+clientKey+" shop@web1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func (d *Driver) explain(ctx context.Context, err error) error {
 		return &bus.Permanent{Err: fmt.Errorf("the agent at %s %s (%w)", d.Addr(), fmt.Sprintf(format, args...), err)}
 	}
 	mechanism, other := errors.AsType[*otherMechanism](err)
-	_, denied := errors.AsType[*refused](err)
+	no, denied := errors.AsType[*refused](err)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no cbsdmq agent listens at %s: %w", d.Addr(), err)
@@ -76,6 +76,8 @@ func (d *Driver) explain(ctx context.Context, err error) error {
 		return permanent("wants CURVE; the keys are curve_key and curve_server")
 	case other:
 		return permanent("does not speak CURVE; the key curve_key is missing there")
+	case denied && no.reason == unknownKey:
+		return permanent("does not know the key of curve_key; its curve_clients lists those that it does")
 	case denied:
 		return permanent("does not let us in")
 	case errors.Is(err, errCurve):
