@@ -69,7 +69,7 @@ func (d *Driver) explain(ctx context.Context, err error) error {
 	no, denied := errors.AsType[*refused](err)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no cbsdmq agent listens at %s: %w", d.Addr(), err)
+		return fmt.Errorf("no cbsdmq agent listens at %s: %w", d.Addr(), syscall.ECONNREFUSED)
 	case ctx.Err() != nil:
 		return fmt.Errorf("the agent at %s does not answer: %w", d.Addr(), ctx.Err())
 	case other && mechanism.theirs == "CURVE":

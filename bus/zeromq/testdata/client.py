@@ -9,49 +9,67 @@ line, the last one has Progress 100. docs/WIRE.md says what the frames are.
 import json
 import random
 import sys
+import time
 
 import zmq
 
-TIMEOUT = 30000  # milliseconds
+PATIENCE = 60  # seconds without a word from the agent
+WAIT = 2000  # milliseconds; an agent that was started again has forgotten what it was asked
+
+
+def ulid():
+    n = int(time.time() * 1000) << 80 | random.SystemRandom().getrandbits(80)
+    return "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[n >> 5 * i & 31] for i in reversed(range(26)))
 
 
 def main(address, tube, prefix, body, *keys):
     socket = zmq.Context().socket(zmq.DEALER)
     socket.linger = 1000
     socket.heartbeat_ivl = 1000
+    socket.heartbeat_timeout = 3000
     if keys:
         socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = (k.encode() for k in keys)
     socket.connect(address)
+    count = 0
 
-    def answer(ref):
-        while True:
-            if not socket.poll(TIMEOUT):
-                sys.exit("no cbsdmq agent answers at " + address)
-            frames = socket.recv_multipart()
-            if frames[1] == ref:
-                if frames[0] == b"ERR":
-                    sys.exit("error: " + b": ".join(frames[2:]).decode())
-                return frames
+    def ask(verb, *args):
+        """Return the answer to a request: its word, and what follows. Asks again until there is one."""
+        nonlocal count
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            count += 1
+            ref = b"%d" % count
+            socket.send_multipart([verb, ref, *args])
+            again = time.monotonic() + 2 * WAIT / 1000
+            while socket.poll(max(0, 1000 * (again - time.monotonic()))):
+                answer = socket.recv_multipart()
+                if answer[1] == ref:
+                    if answer[0] == b"ERR":
+                        sys.exit("error: " + b": ".join(answer[2:]).decode())
+                    return answer[0], answer[2:]
+            if verb == b"PUT":
+                socket.send_multipart([b"STOP", b"-", ref])
+        sys.exit("no cbsdmq agent answers at " + address)
 
     job = json.loads(body)
     job["JobID"] = random.randrange(1 << 52, 1 << 53)
+    job["cbsdmq"] = {"v": 1, "id": ulid()}  # put again, it is the same job
     mailbox = (prefix + str(job["JobID"])).encode()
 
-    # Confirmed when the job is in the journal of the agent.
-    socket.send_multipart([b"PUT", b"1", tube.encode(), b"0", json.dumps(job).encode()])
-    answer(b"1")
+    # Answered when the job is in the journal of the agent.
+    ask(b"PUT", tube.encode(), b"0", json.dumps(job).encode())
 
-    progress = 0
-    while progress < 100:
-        socket.send_multipart([b"GET", b"2", str(TIMEOUT).encode(), b"1", b"0", mailbox])
-        frames = answer(b"2")
-        if frames[0] != b"MSG":
-            sys.exit("no reply within %d ms" % TIMEOUT)
-        _, _, _, number, _, _, reply = frames
-        print(reply.decode(), flush=True)
-        progress = json.loads(reply)["Progress"]
-        socket.send_multipart([b"ACK", b"3", number])
-        answer(b"3")
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        word, frames = ask(b"GET", b"%d" % WAIT, b"1", b"0", mailbox)
+        if word == b"MSG":
+            _, number, _, _, reply = frames
+            print(reply.decode(), flush=True)
+            ask(b"ACK", number)
+            if json.loads(reply)["Progress"] == 100:
+                return
+            end = time.monotonic() + PATIENCE
+    sys.exit("no reply within %d seconds" % PATIENCE)
 
 
 main(*sys.argv[1:])
