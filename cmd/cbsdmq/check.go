@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -216,7 +217,17 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 		return
 	}
 	defer closer.Close()
+	absent := b.Caps().Brokerless && !served
+	if absent {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Second)
+		defer cancel()
+	}
 	info, err := b.Inspect(ctx, bus.Tube{Name: s.Tube})
+	if absent && errors.Is(err, syscall.ECONNREFUSED) {
+		c.say(cbsd.OK, about, fmt.Sprintf("nobody listens at %s; the agent will", b.Addr()), "")
+		return
+	}
 	if err != nil {
 		hint := cbsdmq.HintOf(err)
 		if slip := portSlip(ctx, s); slip != "" {

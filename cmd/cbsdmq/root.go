@@ -74,7 +74,7 @@ signal n, 1 anything else.`,
 		}},
 		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newCheckCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
-			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g),
+			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g),
 		}},
 		{"other", "Other:", []*cobra.Command{newDemoCommand(g), newVersionCommand(g)}},
 	}

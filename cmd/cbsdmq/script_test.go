@@ -101,7 +101,7 @@ func (s *site) close() {
 
 // commands are what a transcript can use:
 //
-//	pool NAME [nats]          make a pool with simulated CBSD and its file etc/NAME.json; its broker is beanstalkd
+//	pool NAME [nats|zeromq]   make a pool with simulated CBSD and its file etc/NAME.json; its broker is beanstalkd
 //	vm POOL NAME              let the pool have a VM
 //	agent POOL [PROGRAM]      start the agent, perhaps as an original program, and wait until it serves
 //	kill9 POOL                kill the agent
@@ -158,10 +158,14 @@ func (s *site) pool(ts *testscript.TestScript, args []string) error {
 	}
 	section := map[string]any{"tube": "cbsd_" + name, "reply_tube_prefix": "cbsd_" + name + "_result_id", "reconnect_timeout": 1}
 	broker := "beanstalkd"
-	if len(args) > 1 {
+	switch {
+	case len(args) > 1 && args[1] == "zeromq":
+		broker = args[1]
+		section["uri"] = "tcp://" + testserver.FreeAddr(s.t)
+	case len(args) > 1:
 		broker = args[1]
 		section["uri"], section["embedded_listen"] = "embedded", "127.0.0.1:0"
-	} else {
+	default:
 		if s.broker == nil {
 			s.broker = testserver.BeanstalkdWithoutBinlog(s.t)
 		}
