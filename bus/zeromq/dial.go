@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -62,8 +63,8 @@ func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {
 // explain says in plain words why connecting failed, and wraps what trying again
 // does not mend in a *bus.Permanent.
 func (d *Driver) explain(ctx context.Context, err error) error {
-	permanent := func(format string, args ...any) error {
-		return &bus.Permanent{Err: fmt.Errorf("the agent at %s %s (%w)", d.Addr(), fmt.Sprintf(format, args...), err)}
+	permanent := func(what string) error {
+		return &bus.Permanent{Err: fmt.Errorf("the agent at %s %s (%w)", d.Addr(), what, err)}
 	}
 	mechanism, other := errors.AsType[*otherMechanism](err)
 	no, denied := errors.AsType[*refused](err)
@@ -133,10 +134,8 @@ func (d *Driver) agentCurve() (*curve, error) {
 		if err != nil {
 			return fmt.Errorf("curve_clients: %w", err)
 		}
-		for _, k := range keys {
-			if client == k {
-				return nil
-			}
+		if slices.Contains(keys, client) {
+			return nil
 		}
 		return fmt.Errorf("key %s is not in %s", client, d.cfg.CurveClients)
 	}

@@ -254,10 +254,10 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 	}
 	p.w.Flush()
 	testserver.Eventually(t, 20*time.Second, func() error {
-		if _, err := c.Write([]byte("\x04\x05\x04NOOP")); err != nil {
-			return nil
+		if _, err := c.Write([]byte("\x04\x05\x04NOOP")); err == nil {
+			return errors.New("the connection is still there")
 		}
-		return errors.New("the connection is still there")
+		return nil
 	})
 	testserver.Eventually(t, 20*time.Second, func() error {
 		info, err := agent.Inspect(within(t, 10*time.Second), m)

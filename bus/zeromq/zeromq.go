@@ -136,7 +136,8 @@ func (d *Driver) Addr() string {
 	return "tcp://" + net.JoinHostPort(host, d.port)
 }
 
-// Caps: what is confirmed of a Queue is in the journal; of a Mailbox, in memory.
+// Caps are those of a bus that keeps in memory what is confirmed of a Mailbox;
+// of a Queue, the agent has it in its journal.
 func (d *Driver) Caps() bus.Caps {
 	return bus.Caps{Name: "zeromq", TTL: true, Order: true, MaxBody: maxBody, Brokerless: true}
 }
