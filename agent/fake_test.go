@@ -35,8 +35,8 @@ type fakeMachine struct {
 	refused int  // starts
 	away    bool // there is no runner, and none can be started
 
-	onTerm string // what a command does at SIGTERM: "" ends by it, "goes on" to a good end, "had ended" before
-	tooLate int  // status with which a command has ended when it is to be killed; 0 = it has not
+	onTerm  string // what a command does at SIGTERM: "" ends by it, "goes on" to a good end, "had ended" before
+	tooLate int    // status with which a command has ended when it is to be killed; 0 = it has not
 }
 
 type fakeRun struct {
