@@ -20,6 +20,9 @@ func (j *Journal) Commit(b *Batch) error {
 	// that was begun has to be ended.
 	ctx := context.Background()
 	err := j.commit(ctx, b)
+	if noRoom(err) {
+		j.slack = false
+	}
 	if noRoom(err) && (b.Urgent || len(b.Finish) > 0) && j.reserve.free() {
 		err = j.commit(ctx, b)
 	}

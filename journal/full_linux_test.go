@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -293,4 +294,42 @@ func TestReadOnly(t *testing.T) {
 		}
 		refused(t, o, o.Path)
 	})
+}
+
+// A journal that has filled its own disk goes on once results are dropped: its
+// file does not get shorter, but has room.
+func TestJournalFillsItsDisk(t *testing.T) {
+	_, j := onSmallDisk(t)
+	defer func() { j.Close() }()
+	out := string(bytes.Repeat([]byte("o"), 50_000))
+	for i := 0; !j.Low(); i++ {
+		if i == 1000 {
+			t.Fatal("the disk does not get full")
+		}
+		a := testAccept(testID(i))
+		a.Begin = true
+		if err := j.Commit(&Batch{Accept: []*Accept{a}}); err != nil && !Full(err) {
+			t.Fatal(err)
+		}
+		if a.Job.Seq != 0 {
+			// Where even the reserve is not enough it is tried again later.
+			answered := SentReply{Seq: a.Job.Seq, Bus: a.Address.Bus, Tube: a.Address.Tube, State: Sent}
+			if err := j.Commit(&Batch{Finish: []*Finish{done(a.Job.Seq, out)}, Sent: []SentReply{answered}}); err != nil && !Full(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	if j.RestoreReserve(); !j.Low() {
+		t.Fatal("there is no room, and it is not low")
+	}
+	for more := true; more; {
+		var err error
+		if more, err = j.Prune(t.Context(), time.Now().Add(time.Hour), Limits{Results: time.Minute, IDs: 24 * time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if j.RestoreReserve(); j.Low() {
+		t.Fatal("results were dropped, and it is still low")
+	}
+	accept(t, j, testAccept(testID(2000)))
 }

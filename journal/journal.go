@@ -37,6 +37,7 @@ type Journal struct {
 	read    *sql.DB
 	stmt    statements
 	reserve reserve
+	slack   bool // in place of the reserve there is room within the file
 
 	meta   Meta
 	kept   int64 // bytes that Limits.Size bounds

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"crypto/rand"
 	"os"
 	"path/filepath"
@@ -63,8 +64,25 @@ func available(dir string) (int64, error) {
 
 // RestoreReserve sets the reserve aside again after the disk was full, if there
 // is room. It is called from time to time.
-func (j *Journal) RestoreReserve() { j.reserve.keep() }
+func (j *Journal) RestoreReserve() {
+	j.reserve.keep()
+	j.slack = j.reserve.given && j.freePages() >= j.reserve.size
+}
 
-// Low reports whether the reserve was given up and is not set aside again: the
-// room that is left is for the ends of jobs, and for what makes room.
-func (j *Journal) Low() bool { return j.reserve.given }
+// freePages is the room in bytes that dropped results have left within the
+// file, which never gets shorter. It is as good as a reserve where the journal
+// itself has filled the disk.
+func (j *Journal) freePages() int64 {
+	var pages, size int64
+	ctx := context.Background()
+	if j.write.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&pages) != nil ||
+		j.write.QueryRowContext(ctx, "PRAGMA page_size").Scan(&size) != nil {
+		return 0 // nothing can be said, so nothing is promised
+	}
+	return pages * size
+}
+
+// Low reports whether the reserve was given up and is not set aside again, nor
+// room in its place: what is left is for the ends of jobs, and for what makes
+// room.
+func (j *Journal) Low() bool { return j.reserve.given && !j.slack }
