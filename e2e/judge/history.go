@@ -149,6 +149,8 @@ type Rules struct {
 	TimeLimit time.Duration
 	// ReadsUnseen: commands that only read are not in the truth.
 	ReadsUnseen bool
+	// Partial: of jobs without a confirmed submit nobody asked for the end.
+	Partial bool
 }
 
 // FromReply is the record of r.
