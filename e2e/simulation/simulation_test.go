@@ -1,0 +1,122 @@
+package simulation
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/cbsd/cbsdmq/e2e/judge"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "the schedule of TestSeed")
+	fromFlag  = flag.Uint64("from", 1, "first seed of TestSeeds")
+	seedsFlag = flag.Int("seeds", 200, "how many seeds TestSeeds tries")
+	liveFlag  = flag.Bool("live", false, "print what happens in TestSeed at once: where it does not come to its end")
+	byFlag    = flag.String("by", "", "the check of the judge that TestConvict waits for")
+	forFlag   = flag.Duration("for", 0, "how long TestRandom tries new seeds")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	runtime.GOMAXPROCS(1) // the fewer threads, the more alike are two runs of a seed
+	hookDisk()
+	os.Exit(m.Run())
+}
+
+// play runs the schedule of a seed and judges it.
+func play(t *testing.T, seed uint64, verbose bool) (*world, judge.Verdict) {
+	var w *world
+	cryptotest.SetGlobalRandom(t, seed)
+	synctest.Test(t, func(t *testing.T) {
+		w = newWorld(t, seed, verbose)
+		defer os.RemoveAll(w.dir)
+		w.run()
+	})
+	return w, judge.Judge(&w.history, judge.Rules{Slack: 3 * time.Second, TimeLimit: w.plan.timeLimit})
+}
+
+func TestSeed(t *testing.T) {
+	if *seedFlag == 0 {
+		t.Skip("no -seed is given")
+	}
+	w, v := play(t, *seedFlag, true)
+	t.Logf("%+v\n%s", w.plan, strings.Join(w.lines, "\n"))
+	report(t, *seedFlag, v)
+}
+
+func report(t *testing.T, seed uint64, v judge.Verdict) {
+	t.Helper()
+	if v.Convicted() == 0 {
+		return
+	}
+	var b strings.Builder
+	if err := v.Write(&b, 3); err != nil {
+		t.Fatal(err)
+	}
+	t.Errorf("seed %d: run it again with -run Seed$ -seed %d\n%s", seed, seed, b.String())
+}
+
+func TestSeeds(t *testing.T) {
+	begun := time.Now()
+	var sum judge.Verdict
+	for seed := *fromFlag; seed < *fromFlag+uint64(*seedsFlag); seed++ {
+		_, v := play(t, seed, false)
+		report(t, seed, v)
+		sum.Add(v)
+	}
+	took := time.Since(begun)
+	t.Logf("%d schedules in %s, %.0f in a second", *seedsFlag, took.Round(time.Millisecond), float64(*seedsFlag)/took.Seconds())
+	summary(t, sum)
+}
+
+func summary(t *testing.T, v judge.Verdict) {
+	for i := range v.Checks {
+		v.Checks[i].Violations = nil
+	}
+	var b strings.Builder
+	if err := v.Write(&b, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Log("\n" + b.String())
+}
+
+// TestRandom tries seeds that nobody has tried.
+func TestRandom(t *testing.T) {
+	if *forFlag == 0 {
+		t.Skip("no -for is given")
+	}
+	first := rand.Uint64N(1 << 48)
+	t.Logf("seeds from %d", first)
+	var sum judge.Verdict
+	n, begun := 0, time.Now()
+	for ; time.Since(begun) < *forFlag && !t.Failed(); n++ {
+		_, v := play(t, first+uint64(n), false)
+		report(t, first+uint64(n), v)
+		sum.Add(v)
+	}
+	t.Logf("%d schedules, %.0f in a second", n, float64(n)/time.Since(begun).Seconds())
+	summary(t, sum)
+}
+
+// TestConvict tries seeds until the judge finds the check of -by broken. It is
+// for programs that were broken on purpose: see e2e/mutations.
+func TestConvict(t *testing.T) {
+	if *byFlag == "" {
+		t.Skip("no -by is given")
+	}
+	for n := range *seedsFlag {
+		_, v := play(t, *fromFlag+uint64(n), false)
+		if c := v.Check(*byFlag); len(c.Violations) > 0 {
+			t.Logf("convicted after %d: %s", n+1, c.Violations[0].What)
+			return
+		}
+	}
+	t.Errorf("not convicted after %d", *seedsFlag)
+}
