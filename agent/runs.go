@@ -221,7 +221,6 @@ func (l *loop) reconcile(snap knowledge) {
 				l.expire(j)
 				continue
 			}
-			j.row.Begun = time.Now() // from now on it may run for time_limit
 			again = append(again, j)
 		default:
 			e = runner.Event{Key: j.key, Kind: runner.Lost, Reason: "the runner does not know the command"}
