@@ -164,11 +164,10 @@ func (l *loop) start(js []*job) {
 		starts[i] = l.s.startOf(j)
 	}
 	failpoint.Hit(failpoint.Starting)
-	r := l.s.runner.get()
-	if r == nil {
+	if l.runner == nil {
 		return // followRunner starts what the next runner has not seen
 	}
-	if err := r.Start(starts...); err != nil {
+	if err := l.runner.Start(starts...); err != nil {
 		l.runnerUp = false // followRunner sees it too, and says so
 	}
 	failpoint.Hit(failpoint.Started)

@@ -34,6 +34,31 @@ func TestRunnerLostWhileGuestIsLookedAt(t *testing.T) {
 	b.begunOnce()
 }
 
+// A runner is lost and the next one is asked what it knows, while the loop is at
+// work: what the loop begins then is not given to the new one twice.
+func TestBeginWhileRunnerIsReplaced(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.Workers = 1 }
+	s := b.start()
+	long := b.submit("jstart", "jname=jail1")
+	b.running(long)
+	id := b.submit("jstart", "jname=jail2")
+	eventually(t, "the second job waits for the worker", func() bool { return s.open.Load() == 2 })
+	old := s.runner.get()
+	s.post(t.Context(), func(l *loop) {
+		b.machine.lose()
+		eventually(t, "there is another runner", func() bool { r := s.runner.get(); return r != nil && r != old })
+		j := l.byID[id]
+		l.unready(j)
+		l.begin(j)
+		l.commit()
+	})
+	b.want(long, cbsdmq.Unknown, cbsdmq.ExitUnknown)
+	b.finish(id, 0, "")
+	b.want(id, cbsdmq.Done, 0)
+	b.begunOnce()
+}
+
 // A guest that takes long to look at holds up its own jobs and nothing else.
 func TestIntakeWhileGuestIsLookedAt(t *testing.T) {
 	b := newBench(t)

@@ -80,6 +80,7 @@ type loop struct {
 	failed    []func(error) // to do if it cannot be
 	lazy      []journal.SentReply
 	lazySince time.Time
+	runner    Runner // the last one that was asked what it knows: only it gets starts
 	runnerUp  bool
 	bad       bool // the last commit failed, or the journal is low
 	full      bool // bad for want of room: what makes some goes on

@@ -134,8 +134,9 @@ func (s *Server) marked() (bool, error) {
 // the connection is lost.
 func (s *Server) followRunner(ctx context.Context, snap knowledge) {
 	for attempt := 0; ; {
-		s.post(ctx, func(l *loop) { l.reconcile(snap) })
-		err := s.followEvents(ctx, s.runner.get())
+		current, knows := s.runner.get(), snap
+		s.post(ctx, func(l *loop) { l.reconcile(current, knows) })
+		err := s.followEvents(ctx, current)
 		if ctx.Err() != nil {
 			return
 		}
@@ -182,8 +183,8 @@ func (s *Server) followEvents(ctx context.Context, r Runner) error {
 // runner's mark never reached it and is started now; at or below it and unknown
 // to it, the command may have run. The runner does not sync what it writes, so
 // for begins of before the machine was started its mark proves nothing.
-func (l *loop) reconcile(snap knowledge) {
-	l.runnerUp = true
+func (l *loop) reconcile(r Runner, snap knowledge) {
+	l.runner, l.runnerUp = r, true
 	runs := make(map[runner.Key]runner.Event, len(snap.Runs))
 	for _, e := range snap.Runs {
 		runs[e.Key] = e
@@ -235,7 +236,7 @@ func (l *loop) reconcile(snap knowledge) {
 			stale = append(stale, key)
 		}
 	}
-	if r := l.s.runner.get(); r != nil && len(stale) > 0 {
+	if len(stale) > 0 {
 		_ = r.Ack(stale...)
 	}
 }
