@@ -43,11 +43,7 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 	}
 	defer c.Close()
 	for attempt := 0; s.mayReceive(ctx); {
-		room := min(s.cfg.Backlog-int(s.open.Load()), maxReceive)
-		if s.full.Load() {
-			room = 1
-		}
-		ds, err := c.Receive(ctx, room)
+		ds, err := c.Receive(ctx, s.mostReceive())
 		if err != nil {
 			if ctx.Err() != nil {
 				return
@@ -65,6 +61,15 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 		attempt = 0
 		s.take(ctx, e, c, ds)
 	}
+}
+
+// mostReceive is how many jobs may be taken once one may: whatever has happened
+// since, no Consumer can be asked for none.
+func (s *Server) mostReceive() int {
+	if s.full.Load() {
+		return 1
+	}
+	return max(1, min(s.cfg.Backlog-int(s.open.Load()), maxReceive))
 }
 
 // mayReceive waits until a job may be taken: there is room, the journal can be

@@ -89,3 +89,15 @@ func TestExpiredWhileGuestIsLookedAt(t *testing.T) {
 		t.Errorf("its guest was looked at %d times more", n)
 	}
 }
+
+// The room for jobs may go while the intake gets ready to take some: a Consumer
+// that is asked for none would never return, or at once again and again.
+func TestMostReceive(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.Backlog = 1 }
+	s := b.start()
+	b.running(b.submit("jstart", "jname=jail1"))
+	if n := s.mostReceive(); n < 1 {
+		t.Errorf("%d", n)
+	}
+}
