@@ -13,7 +13,8 @@ import (
 
 // plans is CBSD as the agent sees it. Its commands are change, stop (which makes
 // room on the disk) and read; everything else is refused, and with it whatever a
-// shell would look at.
+// shell would look at. What is refused has a plan all the same, for an agent that
+// does not mind.
 type plans struct {
 	machine *machine
 	mu      sync.Mutex
@@ -29,11 +30,12 @@ func (c *plans) Plan(job cbsdmq.Job) (cbsd.Plan, error) {
 	case "read":
 		p.Class = cbsd.Read
 	default:
-		return cbsd.Plan{}, cbsdmq.Errorf(cbsdmq.CodeRefused, "Command", "not known").WithHint("change, stop or read")
+		return p, cbsdmq.Errorf(cbsdmq.CodeRefused, "Command", "not known").WithHint("change, stop or read")
 	}
+	var err error
 	for _, a := range job.Args {
 		if strings.ContainsAny(a.Value, "$`;|&") {
-			return cbsd.Plan{}, cbsdmq.Errorf(cbsdmq.CodeRefused, "CommandArgs."+a.Name, "would be evaluated")
+			err = cbsdmq.Errorf(cbsdmq.CodeRefused, "CommandArgs."+a.Name, "would be evaluated")
 		}
 		p.Argv = append(p.Argv, a.Name+"="+a.Value)
 	}
@@ -46,7 +48,7 @@ func (c *plans) Plan(job cbsdmq.Job) (cbsd.Plan, error) {
 	case p.Class == cbsd.Change:
 		p.Lanes = []string{"!" + job.Command}
 	}
-	return p, nil
+	return p, err
 }
 
 func (c *plans) Env(string, cbsd.Plan) []string                 { return nil }

@@ -283,8 +283,14 @@ func (s *session) legacy(ctx context.Context, t task) {
 	})
 	w.trace("legacy", j.ID, addr)
 	s.wg.Go(func() {
-		one := &mortalBus{l: s.life, Bus: s.bus.Bus, seen: func(d bus.Delivery) { w.seen(d, j.ID) }}
 		starts := w.forgot()
+		one := &mortalBus{l: s.life, Bus: s.bus.Bus, seen: func(d bus.Delivery) {
+			if w.forgot() == starts {
+				w.seen(d, j.ID)
+			} else {
+				w.seen(d, "") // its connection broke: nobody waits here any more
+			}
+		}}
 		for ctx.Err() == nil && !s.life.isDead() {
 			c, err := one.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{{Name: addr, Kind: bus.Mailbox}}})
 			for err == nil {
@@ -350,8 +356,13 @@ func (w *world) readLeft(ctx context.Context) {
 				if j.Legacy {
 					b.job = j.ID
 				}
-				if b.addr != "" && !slices.ContainsFunc(boxes, func(o box) bool { return o.addr == b.addr }) {
+				i := slices.IndexFunc(boxes, func(o box) bool { return o.addr == b.addr })
+				switch {
+				case b.addr == "":
+				case i < 0:
 					boxes = append(boxes, b)
+				case boxes[i].job != b.job:
+					boxes[i].job = "" // the broker gave its number twice
 				}
 			}
 		}

@@ -12,5 +12,6 @@
 //	go test ./e2e/simulation -run Seed -seed 4711 -v # one, with all that happens in it
 //
 // What a seed decides is decided by it alone: what is to be done, when, and what
-// goes wrong. See TestReplay for how far the rest is the same each time.
+// goes wrong. In which order goroutines of one moment run is for Go to decide, and
+// where two runs of a seed part. Command replay runs a seed so that they do not.
 package simulation

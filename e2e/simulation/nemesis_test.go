@@ -101,7 +101,7 @@ func (w *world) do(ctx context.Context, d deed) {
 			if m.trap = d.arg; d.arg == "" {
 				m.lose()
 			}
-			m.away = d.for_ > 3*time.Second
+			m.away = d.for_ > 2*time.Second
 		})
 		time.AfterFunc(d.for_, func() { m.do(func() { m.away = false }) })
 	case "refuse starts":
@@ -158,8 +158,10 @@ func (w *world) restart(ctx context.Context) {
 func (w *world) copyJournal() {
 	w.files <- struct{}{}
 	defer func() { <-w.files }()
-	if err := copyTree(filepath.Join(w.dir, "pool"), filepath.Join(w.dir, "old")); err != nil {
-		w.t.Error(err)
+	for _, part := range []string{"state", "pool"} {
+		if err := copyTree(filepath.Join(w.dir, part), filepath.Join(w.dir, "old", part)); err != nil {
+			w.t.Error(err)
+		}
 	}
 	w.copied = w.now()
 }
@@ -168,7 +170,7 @@ func (w *world) copyJournal() {
 // leaves is thrown away.
 func (w *world) rollBack(ctx context.Context) {
 	old := filepath.Join(w.dir, "old")
-	if _, err := os.Stat(filepath.Join(old, "journal.sqlite")); err != nil {
+	if _, err := os.Stat(filepath.Join(old, "pool", "journal.sqlite")); err != nil {
 		return // it was not there yet
 	}
 	w.rolled.Store(&old)

@@ -13,14 +13,16 @@ type schedule struct {
 	timeLimit                 time.Duration
 	volatile                  bool          // the broker forgets everything when it is restarted
 	slowest                   time.Duration // of a call; 0 = calls take no time
+	looks                     time.Duration // the same of a look at a guest
 	faults                    faults
 	crashes                   []int // at which of its calls each agent is killed
 	clients                   []clientPlan
 	deeds                     []deed
 	horizon                   time.Duration
-	orderly                   bool // the broker delivers in order
-	foreign                   bool // somebody else works on guests
-	late                      bool // followers come after everything
+	orderly                   bool   // the broker delivers in order
+	foreign                   bool   // somebody else works on guests
+	late                      bool   // followers come after everything
+	focus                     string // what goes wrong most of all
 }
 
 // faults are what the broker does now and then, each with its probability.
@@ -65,6 +67,10 @@ type deed struct {
 	arg  string
 }
 
+// slack is how late a thing may be noticed: with the agent's next tick, after some
+// slow calls.
+func (s schedule) slack() time.Duration { return 1100*time.Millisecond + 2*s.slowest }
+
 func (t task) args() []string {
 	args := []string{"tag=" + t.tag}
 	if t.guests != "" {
@@ -90,6 +96,9 @@ func newSchedule(d *dice) schedule {
 	if maybe(0.4) {
 		s.slowest = pick(d, "schedule", 20*time.Millisecond, 300*time.Millisecond, 2*time.Second)
 	}
+	if maybe(0.3) {
+		s.looks = pick(d, "schedule", 500*time.Millisecond, 4*time.Second)
+	}
 	if maybe(0.4) {
 		s.orderly = false
 		for _, p := range []*float64{
@@ -111,47 +120,57 @@ func newSchedule(d *dice) schedule {
 	return s
 }
 
-// addDeeds chooses what goes wrong.
+// addDeeds chooses what goes wrong: in half of all schedules a little of
+// everything, in the others one thing often and others rarely.
 func (s *schedule) addDeeds(d *dice) {
-	maybe := func(p float64) bool { return d.chance("deeds", p) }
-	moment := func() time.Duration { return d.upTo("deeds", s.horizon) }
-	add := func(what string, most time.Duration, arg string) {
-		s.deeds = append(s.deeds, deed{at: moment(), what: what, for_: d.upTo("deeds", most), arg: arg})
+	if d.chance("deeds", 0.5) {
+		s.focus = pick(d, "deeds", "kill agent", "restart agent", "rival", "disk full", "disk read-only", "lose runner", "refuse starts",
+			"power off", "roll back", "foreign command", "cut", "freeze", "stop broker", "forgetful broker", "cancel", "expiry")
 	}
-	times := func(p float64, most int, f func()) {
-		if maybe(p) {
+	moment := func() time.Duration { return d.upTo("deeds", s.horizon*2/3) }
+	times := func(p float64, most int, what string, f func()) {
+		if s.focus == what {
+			p, most = 1, 4
+		} else if s.focus != "" {
+			p /= 3
+		}
+		if d.chance("deeds", p) {
 			for range d.between("deeds", 1, most) {
 				f()
 			}
 		}
 	}
-	times(0.3, 3, func() { add("kill agent", 0, "") })
-	times(0.2, 2, func() { add("restart agent", 0, "") })
-	times(0.1, 2, func() { add("rival", 20*time.Second, "") })
-	times(0.15, 2, func() { add("disk full", 15*time.Second, "") })
-	times(0.15, 2, func() { add("disk read-only", 15*time.Second, "") })
-	times(0.35, 3, func() {
-		add("lose runner", 5*time.Second, pick(d, "deeds", "", "", "before its log", "before the fork", "after the fork", "before it notes an end", "before it tells an end"))
+	simple := func(p float64, most int, what string, longest time.Duration) {
+		times(p, most, what, func() { s.deeds = append(s.deeds, deed{at: moment(), what: what, for_: d.upTo("deeds", longest)}) })
+	}
+	simple(0.3, 3, "kill agent", 0)
+	simple(0.2, 2, "restart agent", 0)
+	simple(0.1, 2, "rival", 20*time.Second)
+	simple(0.15, 2, "disk full", 15*time.Second)
+	simple(0.15, 2, "disk read-only", 15*time.Second)
+	times(0.35, 3, "lose runner", func() {
+		s.deeds = append(s.deeds, deed{at: moment(), what: "lose runner", for_: d.upTo("deeds", pick(d, "deeds", 2*time.Second, 12*time.Second)),
+			arg: pick(d, "deeds", "", "", "before its log", "before the fork", "after the fork", "before it notes an end", "before it tells an end")})
 	})
-	times(0.1, 2, func() { add("refuse starts", 5*time.Second, "") })
-	times(0.08, 1, func() { add("power off", 0, "") })
-	if maybe(0.08) {
+	simple(0.2, 3, "refuse starts", 5*time.Second)
+	simple(0.08, 1, "power off", 0)
+	times(0.08, 1, "roll back", func() {
 		a, b := moment(), moment()
 		s.foreign = true // commands that the journal has forgotten
 		s.deeds = append(s.deeds, deed{at: min(a, b), what: "copy journal"}, deed{at: max(a, b), what: "roll back"})
-	}
-	if maybe(0.1) {
+	})
+	times(0.1, 1, "foreign command", func() {
 		s.foreign = true
-		add("foreign command", 20*time.Second, fmt.Sprint("g", d.n("deeds", 3)))
-	}
+		s.deeds = append(s.deeds, deed{at: moment(), what: "foreign command", for_: d.upTo("deeds", 20*time.Second), arg: fmt.Sprint("g", d.n("deeds", 3))})
+	})
 	before := len(s.deeds)
-	times(0.2, 3, func() { add("cut", 0, "") })
-	times(0.15, 2, func() { add("freeze", 10*time.Second, "") })
-	times(0.15, 2, func() { add("stop broker", 10*time.Second, "keep") })
-	if maybe(0.12) {
+	simple(0.2, 3, "cut", 0)
+	simple(0.15, 2, "freeze", 10*time.Second)
+	simple(0.15, 2, "stop broker", 10*time.Second)
+	times(0.12, 2, "forgetful broker", func() {
 		s.volatile = true
-		times(1, 2, func() { add("stop broker", 5*time.Second, "") })
-	}
+		s.deeds = append(s.deeds, deed{at: moment(), what: "stop broker", for_: d.upTo("deeds", 5*time.Second)})
+	})
 	if len(s.deeds) > before {
 		s.orderly = false
 	}
@@ -161,7 +180,16 @@ func (s *schedule) addDeeds(d *dice) {
 func (s *schedule) addClients(d *dice) {
 	maybe := func(p float64) bool { return d.chance("clients", p) }
 	guests := d.between("clients", 1, 3)
-	long, cancels := maybe(0.5), maybe(0.5)
+	long, cancel, expire := maybe(0.5), 0.0, 0.1
+	if maybe(0.5) {
+		cancel = 0.3
+	}
+	switch s.focus {
+	case "cancel":
+		cancel = 0.7
+	case "expiry":
+		expire = 0.6
+	}
 	left := d.between("clients", 4, 24)
 	n := d.between("clients", 1, 3)
 	for i := range n {
@@ -171,7 +199,7 @@ func (s *schedule) addClients(d *dice) {
 		}
 		jobs := left / (n - i)
 		left -= jobs
-		gap := s.horizon / time.Duration(2*jobs+1)
+		gap := 3 * s.horizon / time.Duration(2*jobs+1)
 		for k := range jobs {
 			t := task{
 				tag: fmt.Sprintf("tag-%d-%d", i, k), after: d.upTo("clients", gap), command: pick(d, "clients", "change", "change", "change", "stop", "read"),
@@ -195,13 +223,13 @@ func (s *schedule) addClients(d *dice) {
 			if t.command == "change" && maybe(0.1) {
 				t.guests = pick(d, "clients", "g0,g1", "*", "")
 			}
-			if maybe(0.1) {
+			if maybe(expire) {
 				t.expires = d.upTo("clients", 20*time.Second) + time.Second
 			}
-			if cancels && maybe(0.3) {
+			if maybe(cancel) {
 				t.cancel = d.upTo("clients", pick(d, "clients", 20*time.Millisecond, 3*time.Second, 20*time.Second)) + time.Nanosecond
 			}
-			t.tombed = cancels && maybe(0.05)
+			t.tombed = maybe(cancel / 6)
 			if maybe(0.1) {
 				t.again = d.upTo("clients", 20*time.Second) + time.Nanosecond
 			}

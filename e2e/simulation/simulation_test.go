@@ -2,9 +2,12 @@ package simulation
 
 import (
 	"flag"
+	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/cryptotest"
@@ -15,40 +18,63 @@ import (
 )
 
 var (
-	seedFlag  = flag.Uint64("seed", 0, "the schedule of TestSeed")
-	fromFlag  = flag.Uint64("from", 1, "first seed of TestSeeds")
-	seedsFlag = flag.Int("seeds", 200, "how many seeds TestSeeds tries")
-	liveFlag  = flag.Bool("live", false, "print what happens in TestSeed at once: where it does not come to its end")
-	byFlag    = flag.String("by", "", "the check of the judge that TestConvict waits for")
-	forFlag   = flag.Duration("for", 0, "how long TestRandom tries new seeds")
+	seedFlag   = flag.Uint64("seed", 0, "the schedule of TestSeed")
+	fromFlag   = flag.Uint64("from", 1, "first seed of TestSeeds")
+	seedsFlag  = flag.Int("seeds", 200, "how many seeds TestSeeds tries")
+	digestFlag = flag.Bool("digest", false, "print a number for what happened under each seed of TestSeeds, to compare it with another run")
+	warmFlag   = flag.Int("warm", 1, "how many schedules TestSeed plays before")
+	liveFlag   = flag.Bool("live", false, "print what happens in TestSeed at once: where it does not come to its end")
+	byFlag     = flag.String("by", "", "the check of the judge that TestConvict waits for")
+	forFlag    = flag.Duration("for", 0, "how long TestRandom tries new seeds")
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	runtime.GOMAXPROCS(1) // the fewer threads, the more alike are two runs of a seed
+	debug.SetGCPercent(-1) // see play
+	runtime.GOMAXPROCS(1)  // the fewer threads, the more alike are two runs of a seed
 	hookDisk()
 	os.Exit(m.Run())
 }
 
+var played int
+
 // play runs the schedule of a seed and judges it.
 func play(t *testing.T, seed uint64, verbose bool) (*world, judge.Verdict) {
 	var w *world
+	dir := makeDir(t)
+	defer os.RemoveAll(dir)
+	// Where somebody is always busy the time of the bubble stands still.
+	defer time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("the schedule of seed %d does not come to its end", seed)) }).Stop()
 	cryptotest.SetGlobalRandom(t, seed)
+	if played++; played%16 == 0 {
+		debug.FreeOSMemory() // and not while one runs
+	}
 	synctest.Test(t, func(t *testing.T) {
-		w = newWorld(t, seed, verbose)
-		defer os.RemoveAll(w.dir)
+		w = newWorld(t, dir, seed, verbose)
 		w.run()
 	})
-	return w, judge.Judge(&w.history, judge.Rules{Slack: 3 * time.Second, TimeLimit: w.plan.timeLimit})
+	return w, judge.Judge(&w.history, judge.Rules{Slack: w.plan.slack(), TimeLimit: w.plan.timeLimit})
 }
 
 func TestSeed(t *testing.T) {
 	if *seedFlag == 0 {
 		t.Skip("no -seed is given")
 	}
+	for seed := range uint64(*warmFlag) {
+		play(t, seed+1, true)
+	}
 	w, v := play(t, *seedFlag, true)
-	t.Logf("%+v\n%s", w.plan, strings.Join(w.lines, "\n"))
+	t.Logf("%+v\n%s\nseed %d: %016x", w.plan, strings.Join(w.lines, "\n"), *seedFlag, w.digest())
 	report(t, *seedFlag, v)
+}
+
+// digest is a number for all that happened.
+func (w *world) digest() uint64 {
+	h := fnv.New64a()
+	for _, line := range w.lines {
+		fmt.Fprintln(h, line)
+	}
+	return h.Sum64()
 }
 
 func report(t *testing.T, seed uint64, v judge.Verdict) {
@@ -67,7 +93,10 @@ func TestSeeds(t *testing.T) {
 	begun := time.Now()
 	var sum judge.Verdict
 	for seed := *fromFlag; seed < *fromFlag+uint64(*seedsFlag); seed++ {
-		_, v := play(t, seed, false)
+		w, v := play(t, seed, *digestFlag)
+		if *digestFlag {
+			t.Logf("seed %d: %016x", seed, w.digest())
+		}
 		report(t, seed, v)
 		sum.Add(v)
 	}

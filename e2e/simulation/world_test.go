@@ -3,6 +3,7 @@ package simulation
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -59,6 +60,7 @@ type world struct {
 	jobs    map[string]*judge.Job // by ID
 	order   []*judge.Job
 	lines   []string
+	same    *strings.Replacer // leaves out what is another each time
 	verbose bool
 }
 
@@ -96,7 +98,7 @@ func (w *world) trace(words ...string) {
 
 func (w *world) traceLocked(words ...string) {
 	if w.verbose {
-		line := time.Now().Format("15:04:05.000000 ") + strings.Join(words, ": ")
+		line := time.Now().Format("15:04:05.000000 ") + w.same.Replace(strings.Join(words, ": "))
 		w.lines = append(w.lines, line)
 		if *liveFlag {
 			fmt.Fprintln(os.Stderr, line)
@@ -127,7 +129,12 @@ func (w *world) log(who string) *slog.Logger {
 
 // slow is how long a call takes.
 func (w *world) slow(where string) time.Duration {
-	if w.plan.slowest == 0 || w.healed.Load() || !w.dice.chance("slow", 0.3) {
+	switch {
+	case w.healed.Load():
+		return 0
+	case where == "before" && w.plan.looks > 0:
+		return w.dice.upTo("looks", w.plan.looks)
+	case w.plan.slowest == 0 || !w.dice.chance("slow", 0.3):
 		return 0
 	}
 	return w.dice.upTo("slow", w.plan.slowest)
@@ -231,8 +238,14 @@ func (w *world) serve(ctx context.Context, name string) {
 		}
 	}
 	if old := w.rolled.Swap(nil); old != nil {
-		if err := putBack(*old, filepath.Join(w.dir, "pool")); err != nil {
-			w.t.Error(err)
+		parts := []string{"pool"}
+		if w.dice.chance("roll back", 0.5) {
+			parts = append(parts, "state") // then the runner alone knows
+		}
+		for _, part := range parts {
+			if err := putBack(filepath.Join(*old, part), filepath.Join(w.dir, part)); err != nil {
+				w.t.Error(err)
+			}
 		}
 		w.event(judge.Event{Kind: judge.Rollback, Pool: pool, From: w.copied})
 	}
@@ -319,19 +332,30 @@ func (w *world) told(follower string, r cbsdmq.Reply) {
 	w.traceLocked("told", follower, rec.String())
 }
 
-func newWorld(t *testing.T, seed uint64, verbose bool) *world {
+// makeDir makes a directory for a schedule, in memory where that can be.
+func makeDir(t *testing.T) string {
 	base := ""
 	if fi, err := os.Stat("/dev/shm"); err == nil && fi.IsDir() {
 		base = "/dev/shm"
 	}
-	dir, err := os.MkdirTemp(base, "cbsdmq-simulation-")
-	if err != nil {
+	if base == "" {
+		base = os.TempDir()
+	}
+	// As long each time: the length of a text decides where it lies in memory, and
+	// that the order of some maps.
+	dir := filepath.Join(base, fmt.Sprintf("cbsdmq-simulation-%010d-%08d", os.Getpid(), played))
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+func newWorld(t *testing.T, dir string, seed uint64, verbose bool) *world {
 	w := &world{
 		t: t, dice: newDice(seed), dir: dir, cbsd: &plans{}, verbose: verbose, jobs: make(map[string]*judge.Job),
 		stop: make(chan struct{}), files: make(chan struct{}, 1), settled: make(chan struct{}, 1),
 	}
+	w.same = strings.NewReplacer(dir, "DIR", fmt.Sprint("pid ", os.Getpid()), "pid N")
 	w.plan = newSchedule(w.dice)
 	w.crashes = slices.Clone(w.plan.crashes)
 	w.broker = mem.New(mem.Options{NoTTL: true, MaxBody: cbsdmq.JobMax, Volatile: w.plan.volatile})
