@@ -124,7 +124,7 @@ func cancelled(t *trial, c *Check) {
 		asked := f.Cancels[0].At
 		switch {
 		case a.End.IsZero() || !a.End.Add(t.Slack).Before(asked):
-		case t.unseen(f, a):
+		case t.unseen(f, a), !f.Changes && t.happened(RunnerLost, f): // its end was lost, and it was to run again
 			c.Excused++
 		default:
 			c.broken(f.ID, t.evidence(f), "its command had ended when somebody asked for it")
