@@ -326,9 +326,14 @@ func (l *loop) cancel(id string, done func(error)) {
 	}
 }
 
-// cancelUnbegun ends a job whose command was not begun.
+// cancelUnbegun ends a job whose command was not begun, or is not to be begun
+// again.
 func (l *loop) cancelUnbegun(j *job) {
-	l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled before it began", "")
+	reason := "cancelled before it began"
+	if j.rerun {
+		reason = "cancelled before it ran again: its runner was lost"
+	}
+	l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, reason, "")
 }
 
 // heldJobs lets the jobs run, or ends them, that were held because the journal

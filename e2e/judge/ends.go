@@ -274,7 +274,8 @@ func (t *trial) printout(f *file) (total int64, text []byte, known bool) {
 		return 0, nil, false
 	}
 	for _, r := range f.finals() {
-		if r.State == cbsdmq.Unknown {
+		lost := r.State == cbsdmq.Cancelled && !f.Changes && t.happened(RunnerLost, f) // and was to run again
+		if r.State == cbsdmq.Unknown || lost {
 			return 0, nil, false // what it printed may be lost with its end
 		}
 	}

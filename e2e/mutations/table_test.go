@@ -164,7 +164,7 @@ var table = []mutation{
 	},
 	{
 		name: "a refusal is not one", by: judge.Hostile,
-		edits: []edit{{"agent/intake.go", "		plan, err = s.cfg.CBSD.Plan(job)", "		plan, _ = s.cfg.CBSD.Plan(job)"}},
+		edits: []edit{{"agent/intake.go", "		plan, err = s.plan(job)", "		plan, _ = s.cfg.CBSD.Plan(job)"}},
 	},
 	{
 		name: "runs are never acknowledged", by: judge.Resources,
