@@ -43,6 +43,7 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 	}
 	defer c.Close()
 	for attempt := 0; s.mayReceive(ctx); {
+		outages := e.Bus.Outages()
 		ds, err := c.Receive(ctx, s.mostReceive())
 		if err != nil {
 			if ctx.Err() != nil {
@@ -52,6 +53,10 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 			sleep(ctx, pause(attempt))
 			continue
 		}
+		if e.Bus.Outages() != outages {
+			_ = c.Release(ctx, 0, ds...) // which incarnation of the broker gave their numbers?
+			continue
+		}
 		if s.out[e.Name].checkIDs(ctx) != nil {
 			_ = c.Release(ctx, 0, ds...) // or the end of the connection gives them back
 			attempt++
@@ -59,7 +64,7 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 			continue
 		}
 		attempt = 0
-		s.take(ctx, e, c, ds)
+		s.take(ctx, e, c, ds, outages)
 	}
 }
 
@@ -103,7 +108,7 @@ func (s *Server) mayReceive(ctx context.Context) bool {
 }
 
 // take brings deliveries into the journal and settles them with the broker.
-func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.Delivery) {
+func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.Delivery, outages int) {
 	failpoint.Hit(failpoint.Received)
 	errs := make([]error, len(ds))
 	settled := make(chan struct{}, len(ds))
@@ -113,6 +118,7 @@ func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.
 		if err != nil {
 			break
 		}
+		a.lost = func() bool { return a.accept.Address.BrokerID && e.Bus.Outages() != outages }
 		a.done = func(err error) { errs[i] = err; settled <- struct{}{} }
 		arrivals = append(arrivals, a)
 	}

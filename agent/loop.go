@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/cbsd/cbsdmq"
@@ -60,6 +61,9 @@ type arrival struct {
 	accept *journal.Accept
 	plan   cbsd.Plan
 	done   func(error) // called once: nil when it may be acknowledged
+	// lost reports whether its broker may have started anew since: then its
+	// address may be somebody else's, and if the broker has it, it comes again.
+	lost func() bool
 }
 
 // The loop owns the jobs. Only its goroutine touches it.
@@ -173,6 +177,7 @@ func (l *loop) rest() {
 // not happened: deliveries go back, begins wait, ends are tried again.
 func (l *loop) commit() {
 	l.flushSent()
+	l.giveBackLost()
 	err := l.s.cfg.Journal.Commit(&l.batch)
 	batch, accepting, begins, endings := l.batch, l.accepting, l.begins, l.endings
 	after, failed := l.after, l.failed
@@ -238,6 +243,20 @@ func (l *loop) commit() {
 	for _, f := range after {
 		f()
 	}
+}
+
+// giveBackLost takes arrivals out of the batch that are of before an outage.
+func (l *loop) giveBackLost() {
+	kept := l.accepting[:0:0]
+	for _, j := range l.accepting {
+		if j.arrival.lost() {
+			l.batch.Accept = slices.DeleteFunc(l.batch.Accept, func(a *journal.Accept) bool { return a == j.arrival.accept })
+			l.refuseArrival(j, errNotNow)
+			continue
+		}
+		kept = append(kept, j)
+	}
+	l.accepting = kept
 }
 
 var errLow = errors.New("the room that is left is kept for the ends of jobs and for commands that make room")
