@@ -131,10 +131,8 @@ func testBatches(t *testing.T, s Server) {
 	put(t, c, q, want[150:]...)
 	ctx := within(t, limit)
 	var got []string
-	for _, max := range []int{1, 2, 3, 64, 200, 200, 200, 200, 200, 200, 200, 200} {
-		if len(got) == len(want) {
-			break
-		}
+	for i, sizes := 0, []int{1, 2, 3, 64, 200}; len(got) < len(want); i++ {
+		max := sizes[min(i, len(sizes)-1)]
 		ds, err := n.Receive(ctx, max)
 		if err != nil {
 			t.Fatalf("receiving: %v", err)
