@@ -139,7 +139,8 @@ func (st *streamer) read(ctx context.Context) bool {
 		ctx, cancel := context.WithTimeout(ctx, o.e.Timeout)
 		info, err := o.e.Bus.Inspect(ctx, bus.Tube{Name: a.Tube, Kind: bus.Mailbox})
 		cancel()
-		if err != nil || info.Ready >= pieceAhead {
+		// Where the broker does not tell, nobody knows that they are read.
+		if err != nil || info.Ready < 0 || info.Ready >= pieceAhead {
 			return false
 		}
 	}

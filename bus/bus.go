@@ -106,7 +106,7 @@ type Info struct {
 	Durable   bool   // it is configured to keep confirmed messages over its restart
 	Advice    string // if not: what is lost and the line that mends it
 	MaxBody   int    // largest body it takes, 0 = unknown
-	Ready     int    // messages in the tube that wait for a consumer
+	Ready     int    // messages in the tube that wait for a consumer; -1 = unknown
 	Consumers int    // consumers of the tube, ours included; -1 = unknown
 	// IDBase is the smallest id that this incarnation of the broker can have
 	// given to a message put since it started, 0 where ids never begin again.

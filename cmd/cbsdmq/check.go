@@ -236,7 +236,11 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 		c.say(cbsd.Fatal, about, fmt.Sprintf("%s: %v", b.Addr(), err), hint)
 		return
 	}
-	c.say(cbsd.OK, about, fmt.Sprintf("%s at %s, tube %s: %d waiting", info.Server, b.Addr(), s.Tube, info.Ready), "")
+	waiting := fmt.Sprintf("%d waiting", info.Ready)
+	if info.Ready < 0 {
+		waiting = "it does not tell how many wait"
+	}
+	c.say(cbsd.OK, about, fmt.Sprintf("%s at %s, tube %s: %s", info.Server, b.Addr(), s.Tube, waiting), "")
 	if !info.Durable {
 		c.say(cbsd.Warning, about, "messages that wait on the broker may be lost when it restarts", info.Advice)
 	}
