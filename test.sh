@@ -56,4 +56,20 @@ if ! /usr/bin/python3 -c 'import zmq' 2>/dev/null; then
 	fetch python3-zmq "$servers/usr/lib/python3/dist-packages/zmq" py311-pyzmq libsodium23 libnorm1 libpgm-5.3-0 libzmq5 python3-zmq
 fi
 
+# maven NAME ARTIFACT...: a server that is written in Java
+maven() {
+	name=$1
+	shift
+	if ! command -v mvn >/dev/null; then
+		echo "test.sh: no mvn, so no $name: its tests are skipped (Debian: apt-get install maven openjdk-17-jdk-headless, FreeBSD: pkg install maven openjdk17)" >&2
+	elif ! internal/testserver/maven.sh "$servers/$name" "$@"; then
+		echo "test.sh: cannot get $name: its tests are skipped" >&2
+	fi
+}
+activemq=6.3.1 artemis=2.40.0
+maven activemq org.apache.activemq:activemq-broker:$activemq org.apache.activemq:activemq-kahadb-store:$activemq \
+	org.apache.activemq:activemq-amqp:$activemq org.apache.activemq:activemq-jaas:$activemq org.apache.activemq:activemq-spring:$activemq \
+	org.apache.activemq:activemq-console:$activemq org.springframework:spring-context:6.2.12 org.slf4j:slf4j-simple:2.0.18
+maven artemis org.apache.activemq:artemis-server:$artemis org.apache.activemq:artemis-amqp-protocol:$artemis org.slf4j:slf4j-simple:2.0.17
+
 CGO_ENABLED=${CGO_ENABLED:-0} go test "$@" ./...
