@@ -3,6 +3,7 @@ module github.com/cbsd/cbsdmq
 go 1.26.0
 
 require (
+	github.com/Azure/go-amqp v1.7.0
 	github.com/google/go-cmp v0.7.0
 	github.com/nats-io/jwt/v2 v2.8.2
 	github.com/nats-io/nats-server/v2 v2.15.2

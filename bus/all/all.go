@@ -10,6 +10,7 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/activemq"
 	"github.com/cbsd/cbsdmq/bus/beanstalk"
 	"github.com/cbsd/cbsdmq/bus/nats"
 	"github.com/cbsd/cbsdmq/bus/rabbitmq"
@@ -51,6 +52,9 @@ func (o *Opener) open(ctx context.Context, kind string, cfg bus.Config) (bus.Dri
 		return d, nothing{}, err
 	case "rabbitmq":
 		d, err := rabbitmq.New(cfg)
+		return d, nothing{}, err
+	case "activemq":
+		d, err := activemq.New(cfg)
 		return d, nothing{}, err
 	case "nats":
 		o.nats.Log, o.nats.ClientOnly = o.Log, o.ClientOnly

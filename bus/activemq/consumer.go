@@ -1,0 +1,490 @@
+package activemq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/Azure/go-amqp"
+
+	"github.com/cbsd/cbsdmq/bus"
+)
+
+const (
+	// idle is how long after a Receive a consumer goes on to take messages in,
+	// for the next one. Then what it holds goes to others.
+	idle = 100 * time.Millisecond
+
+	// maxCredit bounds what one link may be sent ahead.
+	maxCredit = 512
+)
+
+// consumer takes messages over links: one for each tube, opened together. A link
+// is never given more credit than the present Receive has room for, so that
+// nothing lies with one consumer while another has nothing to do.
+//
+// Credit cannot be taken back reliably, nor a single message given back:
+// ActiveMQ Classic delivers what is released to the same link again. So what
+// goes back goes with the links: they get no more credit and are closed once all
+// else that came over them is acknowledged. The next Receive opens others.
+type consumer struct {
+	conn    *conn
+	o       bus.ConsumeOptions
+	wake    chan struct{} // holds a token when there is something to look at
+	closing chan struct{}
+
+	mu      sync.Mutex
+	now     *links              // those that receive; nil = to be opened
+	all     map[*links]struct{} // that are open
+	opening bool
+	ready   []*ref // came over now, and were not handed out
+	calls   bool   // Receive runs
+	timer   *time.Timer
+	later   map[*time.Timer]struct{}
+	closed  bool
+}
+
+// links are opened and closed together.
+type links struct {
+	each []*link
+	held int // messages that were handed out and not settled
+}
+
+type link struct {
+	tube   string
+	in     *amqp.Receiver
+	credit int // messages that may still come
+	links  *links
+}
+
+// ref is the Ref of a bus.Delivery.
+type ref struct {
+	consumer *consumer
+	link     *link
+	msg      *amqp.Message
+	settled  bool // or to be released after a delay
+}
+
+// Consume attaches to the queues at once: they exist then, and we may use them.
+func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error) {
+	defer c.guard(ctx)()
+	if err := c.usable(); err != nil {
+		return nil, err
+	}
+	for _, t := range o.Tubes {
+		if !valid(t.Name) {
+			return nil, fmt.Errorf("%w: %q", bus.ErrBadTube, t.Name)
+		}
+	}
+	k := &consumer{
+		conn: c, o: o, wake: make(chan struct{}, 1), closing: make(chan struct{}),
+		all: map[*links]struct{}{}, later: map[*time.Timer]struct{}{},
+	}
+	k.timer = time.AfterFunc(idle, k.rest)
+	var l *links
+	err := c.call(ctx, "consuming", func() (err error) {
+		l, err = k.open()
+		return err
+	}, func() { _ = l.close() })
+	switch {
+	case unauthorized(err):
+		return nil, &bus.Permanent{Err: fmt.Errorf("%s may not: %w", c.login, err)}
+	case err != nil:
+		return nil, err
+	}
+	k.use(l)
+	c.mu.Lock()
+	c.consumers[k] = struct{}{}
+	closing := c.closing
+	c.mu.Unlock()
+	if closing { // Close may not have seen it
+		k.Close()
+		return nil, bus.ErrClosed
+	}
+	return k, nil
+}
+
+// open opens a link to each tube, without credit.
+func (k *consumer) open() (*links, error) {
+	ls := &links{}
+	for _, t := range k.o.Tubes {
+		in, err := k.conn.session.NewReceiver(context.Background(), t.Name, &amqp.ReceiverOptions{
+			Credit: -1, SourceCapabilities: []string{"queue"},
+		})
+		if err != nil {
+			_ = ls.close()
+			return nil, err
+		}
+		ls.each = append(ls.each, &link{tube: t.Name, in: in, links: ls})
+	}
+	return ls, nil
+}
+
+// close gives all that was not settled back.
+func (ls *links) close() error {
+	var first error
+	for _, l := range ls.each {
+		if err := l.in.Close(context.Background()); err != nil && first == nil {
+			first = fmt.Errorf("closing a link to %s: %w", l.tube, err)
+		}
+	}
+	return first
+}
+
+// use makes ls the links that receive.
+func (k *consumer) use(ls *links) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.opening = false
+	k.all[ls] = struct{}{}
+	if k.closed {
+		k.shut(ls)
+		return
+	}
+	k.now = ls
+	for _, l := range ls.each {
+		go k.collect(l)
+	}
+	k.signal()
+}
+
+// collect takes what comes over a link until it is closed.
+func (k *consumer) collect(l *link) {
+	for {
+		msg, err := l.in.Receive(context.Background(), nil)
+		k.mu.Lock()
+		_, open := k.all[l.links]
+		switch {
+		case err != nil:
+			k.mu.Unlock()
+			if open { // not by us
+				_ = k.conn.fail(fmt.Errorf("receiving from %s: %w", l.tube, err))
+			}
+			return
+		case l.links == k.now:
+			l.credit--
+			k.ready = append(k.ready, &ref{consumer: k, link: l, msg: msg})
+			k.signal()
+		}
+		k.mu.Unlock()
+	}
+}
+
+func (k *consumer) signal() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Receive returns what has come, or waits for it.
+func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error) {
+	defer k.conn.guard(ctx)()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	k.calls = true
+	k.timer.Stop()
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.calls = false
+		if !k.closed {
+			k.timer.Reset(idle)
+		}
+	}()
+	for {
+		ds, err := k.next(max)
+		if err != nil || len(ds) > 0 {
+			return ds, err
+		}
+		select {
+		case <-k.wake:
+		case <-k.closing:
+		case <-k.conn.dead:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// next hands out up to max of what is ready, and sees to it that more comes.
+func (k *consumer) next(max int) ([]bus.Delivery, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return nil, bus.ErrClosed
+	}
+	if err := k.conn.failed(); err != nil {
+		return nil, err
+	}
+	if err := k.ask(max); err != nil {
+		return nil, k.conn.fail(fmt.Errorf("receiving: %w", err))
+	}
+	if n := min(max, len(k.ready)); n > 0 {
+		return k.take(n), nil
+	}
+	return nil, nil
+}
+
+// ask has the broker send what there is still room for. k.mu is held.
+func (k *consumer) ask(max int) error {
+	if k.now == nil {
+		if !k.opening {
+			k.opening = true
+			go k.reopen()
+		}
+		return nil
+	}
+	for _, l := range k.now.each {
+		if n := min(max, maxCredit) - len(k.ready) - l.credit; n > 0 {
+			l.credit += n
+			if err := l.in.IssueCredit(uint32(n)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (k *consumer) reopen() {
+	ls, err := k.open()
+	if err != nil {
+		_ = k.conn.fail(fmt.Errorf("consuming again: %w", err))
+		return
+	}
+	k.use(ls)
+}
+
+// take hands out n of what is ready. k.mu is held.
+func (k *consumer) take(n int) []bus.Delivery {
+	ds := make([]bus.Delivery, n)
+	for i, r := range k.ready[:n] {
+		ds[i] = k.delivery(r)
+		k.ready[i] = nil
+	}
+	k.now.held += n
+	k.ready = k.ready[n:]
+	return ds
+}
+
+func (k *consumer) delivery(r *ref) bus.Delivery {
+	d := bus.Delivery{Tube: r.link.tube, Body: body(r.msg), Ref: r}
+	if p := r.msg.Properties; p != nil {
+		switch id := p.MessageID.(type) {
+		case string:
+			d.ID, _ = strconv.ParseUint(id, 10, 64)
+		case uint64:
+			d.ID = id
+		}
+	}
+	if d.Size = len(d.Body); k.o.MaxBody > 0 && d.Size > k.o.MaxBody {
+		d.Body = nil
+	}
+	return d
+}
+
+// body is that of a message, whichever of its forms other clients gave it.
+func body(m *amqp.Message) []byte {
+	b := []byte{}
+	switch v := m.Value.(type) {
+	case string:
+		b = []byte(v)
+	case []byte:
+		b = v
+	}
+	if len(m.Data) == 1 && m.Data[0] != nil {
+		return m.Data[0]
+	}
+	for _, part := range m.Data {
+		b = append(b, part...)
+	}
+	return b
+}
+
+// putAt is when a message was put; of a message that does not say, that was long
+// ago.
+func putAt(m *amqp.Message) time.Time {
+	if us, ok := m.ApplicationProperties[putProperty].(int64); ok {
+		return time.UnixMicro(us)
+	}
+	if p := m.Properties; p != nil && p.CreationTime != nil {
+		return *p.CreationTime
+	}
+	return time.Unix(0, 0)
+}
+
+// rest is called when nobody has asked for a while.
+func (k *consumer) rest() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.calls || k.closed || k.now == nil || k.conn.failed() != nil {
+		return
+	}
+	sent := len(k.ready)
+	for _, l := range k.now.each {
+		sent += l.credit
+	}
+	if sent > 0 {
+		k.retire(k.now)
+	}
+}
+
+// retire has ls receive no more, and closes them when nothing is held that came
+// over them. k.mu is held.
+func (k *consumer) retire(ls *links) {
+	if ls == k.now {
+		k.now, k.ready = nil, nil
+		k.signal()
+	}
+	if _, open := k.all[ls]; open && ls.held == 0 {
+		k.shut(ls)
+	}
+}
+
+// shut closes ls, and waits for nothing. k.mu is held.
+func (k *consumer) shut(ls *links) {
+	delete(k.all, ls)
+	go func() {
+		if err := ls.close(); err != nil {
+			_ = k.conn.fail(err)
+		}
+	}()
+}
+
+// Ack tells the broker, and does not wait for its word.
+func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
+	defer k.conn.guard(ctx)()
+	refs, gone := k.settle(ds)
+	if gone != nil && !errors.Is(gone, bus.ErrGone) {
+		return gone
+	}
+	for _, r := range refs {
+		if err := r.link.in.AcceptMessage(context.Background(), r.msg); err != nil {
+			return k.conn.fail(fmt.Errorf("acknowledging: %w", err))
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.drop(refs, false)
+	return gone
+}
+
+// Release has the messages delivered again. Until delay has passed they are kept
+// here; they are given back at once if the connection ends.
+func (k *consumer) Release(_ context.Context, delay time.Duration, ds ...bus.Delivery) error {
+	refs, gone := k.settle(ds)
+	if gone != nil && !errors.Is(gone, bus.ErrGone) {
+		return gone
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if delay <= 0 {
+		k.drop(refs, true)
+		return gone
+	}
+	var t *time.Timer
+	t = time.AfterFunc(delay, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.later, t)
+		k.drop(refs, true)
+	})
+	k.later[t] = struct{}{}
+	return gone
+}
+
+// settle returns the refs of ds, which are the caller's to bring to an end now.
+func (k *consumer) settle(ds []bus.Delivery) (refs []*ref, gone error) {
+	if err := k.conn.failed(); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return nil, bus.ErrClosed
+	}
+	for _, d := range ds {
+		r, ok := d.Ref.(*ref)
+		if !ok || r.consumer != k || r.settled {
+			gone = bus.ErrGone
+			continue
+		}
+		r.settled = true
+		refs = append(refs, r)
+	}
+	return refs, gone
+}
+
+// drop forgets refs, which are acknowledged or go back with their links. k.mu is
+// held.
+func (k *consumer) drop(refs []*ref, back bool) {
+	for _, r := range refs {
+		ls := r.link.links
+		ls.held--
+		if back || ls != k.now {
+			k.retire(ls)
+		}
+	}
+}
+
+// Age is by the clocks of sender and receiver.
+func (k *consumer) Age(_ context.Context, d bus.Delivery) (time.Duration, error) {
+	r, ok := d.Ref.(*ref)
+	if !ok || r.consumer != k {
+		return 0, bus.ErrGone
+	}
+	if err := k.conn.failed(); err != nil {
+		return 0, err
+	}
+	return max(0, time.Since(putAt(r.msg))), nil
+}
+
+// Close gives back what was not acknowledged.
+func (k *consumer) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return k.close(ctx)
+}
+
+func (k *consumer) close(ctx context.Context) error {
+	defer k.conn.guard(ctx)()
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return nil
+	}
+	k.closed = true
+	k.timer.Stop()
+	for t := range k.later {
+		t.Stop()
+	}
+	close(k.closing)
+	open := k.all
+	k.all, k.now, k.ready = nil, nil, nil
+	k.mu.Unlock()
+	k.conn.mu.Lock()
+	delete(k.conn.consumers, k)
+	k.conn.mu.Unlock()
+	if k.conn.failed() != nil {
+		return nil
+	}
+	err := k.conn.call(ctx, "closing a consumer", func() error {
+		for ls := range open {
+			if err := ls.close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil)
+	if err != nil && !errors.Is(err, bus.ErrClosed) {
+		// Whoever closes next need not wait as long again.
+		return k.conn.fail(err)
+	}
+	return nil
+}

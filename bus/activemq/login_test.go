@@ -1,0 +1,139 @@
+package activemq
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/internal/testserver"
+)
+
+const users = `<simpleAuthenticationPlugin anonymousAccessAllowed="false"><users>
+ <authenticationUser username="alice" password="s3cret" groups="cbsd"/>
+</users></simpleAuthenticationPlugin>`
+
+// What trying again does not mend is said at once, in plain words.
+func TestLogin(t *testing.T) {
+	soon := time.Now().Add(time.Hour)
+	ca, stranger := testserver.NewAuthority(t, "our authority"), testserver.NewAuthority(t, "a stranger")
+	cert, key := ca.Host(t, "good", soon, "127.0.0.1")
+	otherCert, otherKey := ca.Host(t, "other", soon, "mq.example.org")
+	ourCert, ourKey := ca.Host(t, "client", soon)
+	strangeCert, strangeKey := stranger.Host(t, "client", soon)
+	plain := testserver.ActiveMQ(t, testserver.ActiveMQPlugin(users)).Addr
+	secure := testserver.ActiveMQ(t, testserver.ActiveMQPlugin(users), testserver.ActiveMQTLS(t, ca, cert, key, false)).Addr
+	other := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, otherCert, otherKey, false)).Addr
+	mutual := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, cert, key, true)).Addr
+	for _, c := range []struct {
+		name string
+		cfg  bus.Config
+		want []string // in the error, which is permanent; none = it works
+	}{
+		{"password", bus.Config{URI: plain, User: "alice", Password: "s3cret"}, nil},
+		{"password in the address", bus.Config{URI: "amqp://alice:s3cret@" + plain}, nil},
+		{"wrong password", bus.Config{URI: plain, User: "alice", Password: "wr0ng"}, []string{plain, `refuses user "alice"`, "keys are user and password"}},
+		{"no login", bus.Config{URI: plain}, []string{plain, "without a name", "keys are user and password"}},
+		{"TLS", bus.Config{URI: "amqps://" + secure, CA: ca.File, User: "alice", Password: "s3cret"}, nil},
+		{"TLS, wrong password", bus.Config{URI: "amqps://" + secure, CA: ca.File, User: "alice", Password: "wr0ng"}, []string{`refuses user "alice"`}},
+		{"unknown authority", bus.Config{URI: "amqps://" + secure, User: "alice", Password: "s3cret"}, []string{secure, "key ca", `"our authority"`}},
+		{"another authority", bus.Config{URI: secure, CA: stranger.File}, []string{"key ca"}},
+		{"another host", bus.Config{URI: other, CA: ca.File}, []string{other, "for mq.example.org, not for 127.0.0.1"}},
+		{"no TLS there", bus.Config{URI: plain, TLS: true}, []string{plain, "does not speak TLS"}},
+		{"client certificate", bus.Config{URI: mutual, CA: ca.File, Cert: ourCert, Key: ourKey}, nil},
+		{"no client certificate", bus.Config{URI: mutual, CA: ca.File}, []string{mutual, "keys cert and key"}},
+		{"a stranger's certificate", bus.Config{URI: mutual, CA: ca.File, Cert: strangeCert, Key: strangeKey}, []string{mutual, "key cert"}},
+		{"no such file", bus.Config{URI: secure, CA: "/nonexistent/ca.pem"}, []string{"ca:", "/nonexistent/ca.pem"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := driver(t, c.cfg)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			conn, err := d.Dial(ctx)
+			if err == nil {
+				defer conn.Close()
+				err = conn.Put(ctx, bus.Message{Tube: bus.Tube{Name: "q"}, Body: []byte("x")})[0].Err
+			}
+			permanent(t, err, c.want)
+			if err == nil {
+				return
+			}
+			if s := err.Error() + d.Addr(); strings.Contains(s, "s3cret") || strings.Contains(s, "wr0ng") {
+				t.Errorf("a secret is told: %s", s)
+			}
+		})
+	}
+	t.Run("a list with one down is not permanent", func(t *testing.T) {
+		down := testserver.FreeAddr(t)
+		_, err := driver(t, bus.Config{URI: down + "," + plain, User: "alice", Password: "wr0ng"}).Dial(t.Context())
+		if _, ok := errors.AsType[*bus.Permanent](err); ok || err == nil || !strings.Contains(err.Error(), down) {
+			t.Errorf("%v: want an error that names both and is not permanent", err)
+		}
+	})
+	t.Run("the one that stands in", func(t *testing.T) {
+		down := testserver.FreeAddr(t)
+		c, err := driver(t, bus.Config{URI: down + "," + plain, User: "alice", Password: "s3cret"}).Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	})
+}
+
+// permanent checks that err is a *bus.Permanent that says all of want, or nil
+// where that is empty.
+func permanent(t testing.TB, err error, want []string) {
+	t.Helper()
+	if len(want) == 0 {
+		if err != nil {
+			t.Errorf("does not work: %v", err)
+		}
+		return
+	}
+	if _, ok := errors.AsType[*bus.Permanent](err); !ok {
+		t.Fatalf("%v: want a *bus.Permanent", err)
+	}
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("%v: does not say %q", err, w)
+		}
+	}
+}
+
+// A user who may not use the pool's queue is told so.
+func TestRights(t *testing.T) {
+	rights := `<authorizationPlugin><map><authorizationMap><authorizationEntries>
+ <authorizationEntry queue="cbsd_&gt;" read="cbsd" write="cbsd" admin="cbsd"/>
+ <authorizationEntry queue="cbsd_pool1" read="cbsd" write="cbsd" admin="cbsd"/>
+ <authorizationEntry topic="ActiveMQ.Advisory.&gt;" read="cbsd" write="cbsd" admin="cbsd"/>
+</authorizationEntries></authorizationMap></map></authorizationPlugin>`
+	p := testserver.ActiveMQ(t, testserver.ActiveMQPlugin(users), testserver.ActiveMQPlugin(rights))
+	c, err := driver(t, bus.Config{URI: p.Addr, User: "alice", Password: "s3cret"}).Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	ours, theirs := bus.Tube{Name: "cbsd_pool1"}, bus.Tube{Name: "payroll"}
+	r := c.Put(ctx, bus.Message{Tube: ours, Body: []byte("x")}, bus.Message{Tube: theirs, Body: []byte("y")}, bus.Message{Tube: ours, Body: []byte("z")})
+	if r[0].Err != nil || r[1].Err == nil || !strings.Contains(r[1].Err.Error(), `user "alice" may not`) || r[2].Err != nil {
+		t.Errorf("Put: %v; want only the second to be refused", r)
+	}
+	_, err = c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{theirs}})
+	permanent(t, err, []string{`user "alice" may not`, "payroll"})
+	// The statistics are not for this user: what they would tell is unknown.
+	info, err := c.Inspect(ctx, ours)
+	if err != nil || info.Ready != -1 || info.Consumers != -1 {
+		t.Errorf("Inspect: %+v, %v; want unknown counts", info, err)
+	}
+	k, err := c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{ours}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ds, err := k.Receive(ctx, 2); err != nil || len(ds) == 0 {
+		t.Errorf("Receive: %v, %v", ds, err)
+	}
+}
