@@ -19,6 +19,14 @@ var brokers = map[string]func(*testing.T) (map[string]any, *testserver.Process){
 		p := testserver.NATS(t)
 		return section("nats", "nats://"+p.Addr), p
 	},
+	"activemq": func(t *testing.T) (map[string]any, *testserver.Process) {
+		p := testserver.ActiveMQ(t)
+		return section("activemq", p.Addr), p
+	},
+	"artemis": func(t *testing.T) (map[string]any, *testserver.Process) {
+		p := testserver.Artemis(t)
+		return section("activemq", p.Addr), p
+	},
 	"rabbitmq": func(t *testing.T) (map[string]any, *testserver.Process) {
 		p := testserver.RabbitMQ(t)
 		return section("rabbitmq", p.Addr), p
