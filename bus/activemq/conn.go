@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -19,9 +18,6 @@ import (
 
 // closeTimeout bounds Close where the broker does not answer.
 const closeTimeout = 1500 * time.Millisecond
-
-// putProperty is when a message was put, in microseconds since 1970.
-const putProperty = "put"
 
 // conn is a connection that does not come back: whatever breaks it sets err
 // once and closes dead.
@@ -205,20 +201,6 @@ func (c *conn) send(ctx context.Context, ms []*amqp.Message) ([]sent, error) {
 	case <-c.dead:
 		return nil, c.failed()
 	}
-}
-
-func message(id uint64, m bus.Message) *amqp.Message {
-	now := time.Now()
-	to, messageID, kind := m.Tube.Name, strconv.FormatUint(id, 10), "application/octet-stream"
-	am := amqp.NewMessage(m.Body)
-	am.Header = &amqp.MessageHeader{Durable: true, TTL: m.TTL.Round(time.Millisecond), Priority: 4}
-	if m.TTL > 0 && am.Header.TTL == 0 {
-		am.Header.TTL = time.Millisecond
-	}
-	am.Annotations = amqp.Annotations{"x-opt-jms-dest": int8(0)} // to a queue, not a topic
-	am.Properties = &amqp.MessageProperties{To: &to, MessageID: messageID, ContentType: &kind, CreationTime: &now}
-	am.ApplicationProperties = map[string]any{putProperty: now.UnixMicro()}
-	return am
 }
 
 // confirmed waits for the broker's word.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
@@ -45,19 +44,6 @@ type consumer struct {
 	timer   *time.Timer
 	later   map[*time.Timer]struct{}
 	closed  bool
-}
-
-// links are opened and closed together.
-type links struct {
-	each []*link
-	held int // messages that were handed out and not settled
-}
-
-type link struct {
-	tube   string
-	in     *amqp.Receiver
-	credit int // messages that may still come
-	links  *links
 }
 
 // ref is the Ref of a bus.Delivery.
@@ -105,72 +91,6 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 		return nil, bus.ErrClosed
 	}
 	return k, nil
-}
-
-// open opens a link to each tube, without credit.
-func (k *consumer) open() (*links, error) {
-	ls := &links{}
-	for _, t := range k.o.Tubes {
-		in, err := k.conn.session.NewReceiver(context.Background(), t.Name, &amqp.ReceiverOptions{
-			Credit: -1, SourceCapabilities: []string{"queue"},
-		})
-		if err != nil {
-			_ = ls.close()
-			return nil, err
-		}
-		ls.each = append(ls.each, &link{tube: t.Name, in: in, links: ls})
-	}
-	return ls, nil
-}
-
-// close gives all that was not settled back.
-func (ls *links) close() error {
-	var first error
-	for _, l := range ls.each {
-		if err := l.in.Close(context.Background()); err != nil && first == nil {
-			first = fmt.Errorf("closing a link to %s: %w", l.tube, err)
-		}
-	}
-	return first
-}
-
-// use makes ls the links that receive.
-func (k *consumer) use(ls *links) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.opening = false
-	k.all[ls] = struct{}{}
-	if k.closed {
-		k.shut(ls)
-		return
-	}
-	k.now = ls
-	for _, l := range ls.each {
-		go k.collect(l)
-	}
-	k.signal()
-}
-
-// collect takes what comes over a link until it is closed.
-func (k *consumer) collect(l *link) {
-	for {
-		msg, err := l.in.Receive(context.Background(), nil)
-		k.mu.Lock()
-		_, open := k.all[l.links]
-		switch {
-		case err != nil:
-			k.mu.Unlock()
-			if open { // not by us
-				_ = k.conn.fail(fmt.Errorf("receiving from %s: %w", l.tube, err))
-			}
-			return
-		case l.links == k.now:
-			l.credit--
-			k.ready = append(k.ready, &ref{consumer: k, link: l, msg: msg})
-			k.signal()
-		}
-		k.mu.Unlock()
-	}
 }
 
 func (k *consumer) signal() {
@@ -252,15 +172,6 @@ func (k *consumer) ask(max int) error {
 	return nil
 }
 
-func (k *consumer) reopen() {
-	ls, err := k.open()
-	if err != nil {
-		_ = k.conn.fail(fmt.Errorf("consuming again: %w", err))
-		return
-	}
-	k.use(ls)
-}
-
 // take hands out n of what is ready. k.mu is held.
 func (k *consumer) take(n int) []bus.Delivery {
 	ds := make([]bus.Delivery, n)
@@ -271,52 +182,6 @@ func (k *consumer) take(n int) []bus.Delivery {
 	k.now.held += n
 	k.ready = k.ready[n:]
 	return ds
-}
-
-func (k *consumer) delivery(r *ref) bus.Delivery {
-	d := bus.Delivery{Tube: r.link.tube, Body: body(r.msg), Ref: r}
-	if p := r.msg.Properties; p != nil {
-		switch id := p.MessageID.(type) {
-		case string:
-			d.ID, _ = strconv.ParseUint(id, 10, 64)
-		case uint64:
-			d.ID = id
-		}
-	}
-	if d.Size = len(d.Body); k.o.MaxBody > 0 && d.Size > k.o.MaxBody {
-		d.Body = nil
-	}
-	return d
-}
-
-// body is that of a message, whichever of its forms other clients gave it.
-func body(m *amqp.Message) []byte {
-	b := []byte{}
-	switch v := m.Value.(type) {
-	case string:
-		b = []byte(v)
-	case []byte:
-		b = v
-	}
-	if len(m.Data) == 1 && m.Data[0] != nil {
-		return m.Data[0]
-	}
-	for _, part := range m.Data {
-		b = append(b, part...)
-	}
-	return b
-}
-
-// putAt is when a message was put; of a message that does not say, that was long
-// ago.
-func putAt(m *amqp.Message) time.Time {
-	if us, ok := m.ApplicationProperties[putProperty].(int64); ok {
-		return time.UnixMicro(us)
-	}
-	if p := m.Properties; p != nil && p.CreationTime != nil {
-		return *p.CreationTime
-	}
-	return time.Unix(0, 0)
 }
 
 // rest is called when nobody has asked for a while.
@@ -333,28 +198,6 @@ func (k *consumer) rest() {
 	if sent > 0 {
 		k.retire(k.now)
 	}
-}
-
-// retire has ls receive no more, and closes them when nothing is held that came
-// over them. k.mu is held.
-func (k *consumer) retire(ls *links) {
-	if ls == k.now {
-		k.now, k.ready = nil, nil
-		k.signal()
-	}
-	if _, open := k.all[ls]; open && ls.held == 0 {
-		k.shut(ls)
-	}
-}
-
-// shut closes ls, and waits for nothing. k.mu is held.
-func (k *consumer) shut(ls *links) {
-	delete(k.all, ls)
-	go func() {
-		if err := ls.close(); err != nil {
-			_ = k.conn.fail(err)
-		}
-	}()
 }
 
 // Ack tells the broker, and does not wait for its word.

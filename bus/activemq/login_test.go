@@ -24,9 +24,9 @@ func TestLogin(t *testing.T) {
 	ourCert, ourKey := ca.Host(t, "client", soon)
 	strangeCert, strangeKey := stranger.Host(t, "client", soon)
 	plain := testserver.ActiveMQ(t, testserver.ActiveMQPlugin(users)).Addr
-	secure := testserver.ActiveMQ(t, testserver.ActiveMQPlugin(users), testserver.ActiveMQTLS(t, ca, cert, key, false)).Addr
-	other := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, otherCert, otherKey, false)).Addr
-	mutual := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, cert, key, true)).Addr
+	secure := testserver.ActiveMQ(t, append(testserver.ActiveMQTLS(t, ca, cert, key, false), testserver.ActiveMQPlugin(users))...).Addr
+	other := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, otherCert, otherKey, false)...).Addr
+	mutual := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, cert, key, true)...).Addr
 	for _, c := range []struct {
 		name string
 		cfg  bus.Config

@@ -11,29 +11,22 @@ import (
 	"time"
 )
 
-// An ActiveMQOption changes how ActiveMQ starts a server.
-type ActiveMQOption func(*activeMQ)
-
-type activeMQ struct {
-	plugins   []string
-	transport string
-	options   string // of the transport
-	ssl       string
-}
+// An ActiveMQOption replaces a part of dist/sample/activemq.xml by another.
+type ActiveMQOption struct{ old, text string }
 
 // ActiveMQPlugin adds an element to <plugins>.
 func ActiveMQPlugin(xml string) ActiveMQOption {
-	return func(a *activeMQ) { a.plugins = append(a.plugins, xml) }
+	return ActiveMQOption{"</plugins>", xml + "</plugins>"}
 }
 
 // ActiveMQWithoutStatistics leaves the statistics plugin out.
 func ActiveMQWithoutStatistics() ActiveMQOption {
-	return func(a *activeMQ) { a.plugins = a.plugins[1:] }
+	return ActiveMQOption{"<statisticsBrokerPlugin/>", ""}
 }
 
 // ActiveMQTLS has the server speak TLS with a certificate of the authority, and
 // ask for one of the client where mutual is set.
-func ActiveMQTLS(t testing.TB, ca *Authority, cert, key string, mutual bool) ActiveMQOption {
+func ActiveMQTLS(t testing.TB, ca *Authority, cert, key string, mutual bool) []ActiveMQOption {
 	t.Helper()
 	const password = "changeit"
 	store, trust := filepath.Join(t.TempDir(), "key.p12"), filepath.Join(t.TempDir(), "trust.p12")
@@ -45,43 +38,39 @@ func ActiveMQTLS(t testing.TB, ca *Authority, cert, key string, mutual bool) Act
 			t.Fatalf("making a key store: %v\n%s", err, out)
 		}
 	}
-	return func(a *activeMQ) {
-		a.transport = "amqp+ssl"
-		if mutual {
-			a.options += "&amp;needClientAuth=true"
-		}
-		a.ssl = fmt.Sprintf(`<sslContext><sslContext keyStore="file:%s" keyStorePassword="%s" trustStore="file:%s" trustStorePassword="%s"/></sslContext>`,
-			store, password, trust, password)
+	stores := fmt.Sprintf(`<sslContext><sslContext keyStore="file:%s" keyStorePassword="%s" trustStore="file:%s" trustStorePassword="%s"/></sslContext>`,
+		store, password, trust, password)
+	return []ActiveMQOption{
+		{"amqp+nio://", "amqp+ssl://"},
+		{"tcpNoDelay=true", fmt.Sprintf("tcpNoDelay=true&amp;needClientAuth=%v", mutual)},
+		{"<plugins>", stores + "<plugins>"},
 	}
 }
 
-// ActiveMQ starts an ActiveMQ Classic with AMQP, configured as the README says.
-// It skips the test where there is none.
+// ActiveMQ starts an ActiveMQ Classic with the configuration of
+// dist/sample/activemq.xml. It skips the test where there is none.
 func ActiveMQ(t testing.TB, options ...ActiveMQOption) *Process {
 	t.Helper()
-	jars := javaServer(t, "activemq", "activemq-amqp-*.jar")
-	a := &activeMQ{transport: "amqp+nio", options: "transport.tcpNoDelay=true", plugins: []string{"<statisticsBrokerPlugin/>"}}
-	for _, o := range options {
-		o(a)
-	}
+	root, jars := javaServer(t, "activemq", "activemq-amqp-*.jar")
 	dir, addr := t.TempDir(), FreeAddr(t)
+	sample, err := os.ReadFile(filepath.Join(root, "dist", "sample", "activemq.xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(sample)
+	for _, o := range append(options,
+		ActiveMQOption{"127.0.0.1:5672", addr},
+		ActiveMQOption{`brokerName="cbsdmq"`, `brokerName="test" useJmx="false" useShutdownHook="false"`},
+		ActiveMQOption{`Purge="10000"`, `Purge="500"`},
+		ActiveMQOption{`inactiveTimeoutBeforeGC="60000"`, `inactiveTimeoutBeforeGC="1000" expireMessagesPeriod="500"`},
+		ActiveMQOption{`journalDiskSyncStrategy="always"`, `journalDiskSyncStrategy="always" journalMaxFileLength="4mb"`},
+	) {
+		if !strings.Contains(text, o.old) {
+			t.Fatalf("dist/sample/activemq.xml has no %s", o.old)
+		}
+		text = strings.Replace(text, o.old, o.text, 1)
+	}
 	file := filepath.Join(dir, "activemq.xml")
-	text := fmt.Sprintf(`<beans xmlns="http://www.springframework.org/schema/beans" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
-  xsi:schemaLocation="http://www.springframework.org/schema/beans http://www.springframework.org/schema/beans/spring-beans.xsd
-  http://activemq.apache.org/schema/core http://activemq.apache.org/schema/core/activemq-core.xsd">
-<broker xmlns="http://activemq.apache.org/schema/core" brokerName="test" useJmx="false" useShutdownHook="false" dataDirectory="%[1]s"
-  schedulePeriodForDestinationPurge="500">
- <destinationPolicy><policyMap><policyEntries>
-  <policyEntry queue="&gt;" gcInactiveDestinations="true" inactiveTimeoutBeforeGC="1000" expireMessagesPeriod="500">
-   <deadLetterStrategy><sharedDeadLetterStrategy processExpired="false"/></deadLetterStrategy>
-  </policyEntry>
- </policyEntries></policyMap></destinationPolicy>
- <persistenceAdapter><kahaDB directory="%[1]s/kahadb" journalDiskSyncStrategy="always" journalMaxFileLength="4mb"/></persistenceAdapter>
- %[5]s
- <plugins>%[2]s</plugins>
- <transportConnectors><transportConnector name="amqp" uri="%[3]s://%[4]s?%[6]s"/></transportConnectors>
-</broker></beans>
-`, dir, strings.Join(a.plugins, ""), a.transport, addr, a.ssl, a.options)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatalf("configuring ActiveMQ: %v", err)
 	}
@@ -91,7 +80,7 @@ func ActiveMQ(t testing.TB, options ...ActiveMQOption) *Process {
 // Artemis starts an ActiveMQ Artemis. It skips the test where there is none.
 func Artemis(t testing.TB) *Process {
 	t.Helper()
-	jars := javaServer(t, "artemis", "artemis-amqp-protocol-*.jar")
+	_, jars := javaServer(t, "artemis", "artemis-amqp-protocol-*.jar")
 	dir, addr := t.TempDir(), FreeAddr(t)
 	text := fmt.Sprintf(`<configuration xmlns="urn:activemq"><core xmlns="urn:activemq:core">
  <persistence-enabled>true</persistence-enabled>
@@ -103,9 +92,10 @@ func Artemis(t testing.TB) *Process {
  <message-expiry-scan-period>500</message-expiry-scan-period>
  <address-queue-scan-period>500</address-queue-scan-period>
  <acceptors><acceptor name="amqp">tcp://%s?protocols=AMQP;tcpNoDelay=true</acceptor></acceptors>
- <address-settings><address-setting match="#">
-  <max-delivery-attempts>-1</max-delivery-attempts>
- </address-setting></address-settings>
+ <address-settings>
+  <address-setting match="#"><max-delivery-attempts>-1</max-delivery-attempts></address-setting>
+  <address-setting match="cbsd_pool1"><auto-delete-queues>false</auto-delete-queues></address-setting>
+ </address-settings>
 </core></configuration>
 `, addr)
 	etc := filepath.Join(dir, "etc")
@@ -115,25 +105,25 @@ func Artemis(t testing.TB) *Process {
 	return startJava(t, addr, dir, jars, "org.apache.activemq.artemis.core.server.embedded.Main", dir)
 }
 
-// javaServer returns the class path of a server whose jars test.sh has fetched
-// into .cache/servers/name.
-func javaServer(t testing.TB, name, jar string) string {
+// javaServer returns the root of the repository, and the class path of a server
+// whose jars test.sh has fetched into .cache/servers/name.
+func javaServer(t testing.TB, name, jar string) (root, classpath string) {
 	t.Helper()
-	dir, err := os.Getwd()
+	root, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for dir != filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+	for root != filepath.Dir(root) {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
 			break
 		}
-		dir = filepath.Dir(dir)
+		root = filepath.Dir(root)
 	}
-	dir = filepath.Join(dir, ".cache", "servers", name)
+	dir := filepath.Join(root, ".cache", "servers", name)
 	if found, _ := filepath.Glob(filepath.Join(dir, jar)); len(found) == 0 {
 		Require(t, jar+" of "+name+" in .cache/servers", "./test.sh, which needs Maven")
 	}
-	return filepath.Join(dir, "*")
+	return root, filepath.Join(dir, "*")
 }
 
 // startJava starts a server for a small machine, which works in dir.
@@ -142,7 +132,7 @@ func startJava(t testing.TB, addr, dir, classpath, main string, args ...string) 
 	java := Require(t, "java", "apt-get install openjdk-17-jdk-headless (Debian), pkg install openjdk17 (FreeBSD)")
 	p := &Process{Addr: addr, path: java, patience: 90 * time.Second, args: append([]string{
 		"-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.io.tmpdir=" + dir,
-		"-Dactivemq.home=" + dir, "-Dactivemq.base=" + dir, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-Dactivemq.home=" + dir, "-Dactivemq.base=" + dir, "-Dactivemq.data=" + dir, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 		"-cp", classpath, main}, args...)}
 	p.startWith(t)
 	return p
