@@ -229,6 +229,11 @@ func (c *conn) confirmed(ctx context.Context, r amqp.SendReceipt) error {
 	return fmt.Errorf("the broker could not store it: %v", state)
 }
 
+func unauthorized(err error) bool {
+	e, ok := errors.AsType[*amqp.Error](err)
+	return ok && e.Condition == amqp.ErrCondUnauthorizedAccess
+}
+
 // Expire does nothing: the broker knows TTLs.
 func (c *conn) Expire(context.Context, string, uint64, time.Duration) error { return nil }
 

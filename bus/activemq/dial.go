@@ -141,7 +141,7 @@ func (e endpoint) reason(err error, secure *tls.Config) string {
 			return "it asks for a certificate of the client; the keys cert and key name one"
 		}
 		return "it does not accept our certificate, key cert"
-	case strings.Contains(text, "auth failed with code 0x1"), strings.Contains(text, "auth failed with code 0x3"), unauthorized(err):
+	case strings.Contains(text, "auth failed with code 0x1"), strings.Contains(text, "auth failed with code 0x3"):
 		return "it refuses " + e.login() + "; the keys are user and password"
 	case strings.Contains(text, "no supported auth mechanism") && e.user == "":
 		return "it asks who we are; the keys are user and password"
@@ -149,9 +149,4 @@ func (e endpoint) reason(err error, secure *tls.Config) string {
 		return "it takes no user and password"
 	}
 	return ""
-}
-
-func unauthorized(err error) bool {
-	e, ok := errors.AsType[*amqp.Error](err)
-	return ok && e.Condition == amqp.ErrCondUnauthorizedAccess
 }
