@@ -43,7 +43,7 @@ func RabbitMQ(t testing.TB, config ...string) *Process {
 	}
 	port := func(addr string) string { _, p, _ := net.SplitHostPort(addr); return p }
 	p := &Process{Addr: addr, path: path, patience: 90 * time.Second, env: append(os.Environ(),
-		"HOME="+dir, "ERL_EPMD_ADDRESS=127.0.0.1", "ERL_EPMD_PORT="+port(epmd),
+		"HOME="+dir, "ERL_CRASH_DUMP="+filepath.Join(dir, "erl_crash.dump"), "ERL_EPMD_ADDRESS=127.0.0.1", "ERL_EPMD_PORT="+port(epmd),
 		"RABBITMQ_NODENAME=cbsdmq"+port(addr)+"@localhost", "RABBITMQ_DIST_PORT="+port(dist),
 		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "mnesia"), "RABBITMQ_LOG_BASE="+filepath.Join(dir, "log"), "RABBITMQ_LOGS=-",
 		"RABBITMQ_CONFIG_FILE="+conf, "RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(dir, "enabled_plugins"),
