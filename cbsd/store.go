@@ -166,7 +166,8 @@ func (s *store) get(path string) (*database, error) {
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, err
-	} // Opening one more takes longer than waiting for one of these.
+	}
+	// Opening one more takes longer than waiting for one of these.
 	db.SetMaxOpenConns(2)
 	db.SetMaxIdleConns(2)
 	d := &database{id: id, sql: db, used: s.clock, columns: make(map[string][]string), queries: make(map[*query]prepared)}
