@@ -46,7 +46,7 @@ if [ -z "$(ls /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server /usr/local/lib/erlang
 	fetch rabbitmq-server "$servers/usr/lib/rabbitmq" rabbitmq rabbitmq-server erlang-base erlang-asn1 erlang-crypto erlang-eldap \
 		erlang-ftp erlang-inets erlang-mnesia erlang-os-mon erlang-parsetools erlang-public-key erlang-runtime-tools erlang-snmp \
 		erlang-ssl erlang-syntax-tools erlang-tftp erlang-tools erlang-xmerl
-	sed -i "s|ROOTDIR=/usr/lib/erlang|ROOTDIR=$servers/usr/lib/erlang|" "$servers"/usr/lib/erlang/bin/erl "$servers"/usr/lib/erlang/erts-*/bin/erl # not where it was built for
+	sed -i "s|ROOTDIR=/.*|ROOTDIR=$servers/usr/lib/erlang|" "$servers"/usr/lib/erlang/bin/erl "$servers"/usr/lib/erlang/erts-*/bin/erl # not where it was built for
 	RABBITMQ_SERVER=$(echo "$servers"/usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server)
 	export RABBITMQ_SERVER
 fi
