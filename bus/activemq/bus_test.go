@@ -38,7 +38,7 @@ func suite(t *testing.T, start func(*testing.T) *testserver.Process, queues func
 	})
 }
 
-func driver(t testing.TB, cfg bus.Config) *Driver {
+func driver(t testing.TB, cfg bus.Config) bus.Driver {
 	t.Helper()
 	d, err := New(cfg)
 	if err != nil {

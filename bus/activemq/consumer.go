@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/go-amqp"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
 const (
@@ -56,8 +57,8 @@ type ref struct {
 
 // Consume attaches to the queues at once: they exist then, and we may use them.
 func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error) {
-	defer c.guard(ctx)()
-	if err := c.usable(); err != nil {
+	defer c.Guard(ctx)()
+	if err := c.Usable(); err != nil {
 		return nil, err
 	}
 	for _, t := range o.Tubes {
@@ -71,7 +72,7 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 	}
 	k.timer = time.AfterFunc(idle, k.rest)
 	var l *links
-	err := c.call(ctx, "consuming", func() (err error) {
+	err := c.Call(ctx, "consuming", func() (err error) {
 		l, err = k.open()
 		return err
 	}, func() { _ = l.close() })
@@ -82,13 +83,9 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 		return nil, err
 	}
 	k.use(l)
-	c.mu.Lock()
-	c.consumers[k] = struct{}{}
-	closing := c.closing
-	c.mu.Unlock()
-	if closing { // Close may not have seen it
+	if err := c.Add(k); err != nil {
 		k.Close()
-		return nil, bus.ErrClosed
+		return nil, err
 	}
 	return k, nil
 }
@@ -102,7 +99,7 @@ func (k *consumer) signal() {
 
 // Receive returns what has come, or waits for it.
 func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error) {
-	defer k.conn.guard(ctx)()
+	defer k.conn.Guard(ctx)()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -126,7 +123,7 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 		select {
 		case <-k.wake:
 		case <-k.closing:
-		case <-k.conn.dead:
+		case <-k.conn.Dead():
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -140,11 +137,11 @@ func (k *consumer) next(max int) ([]bus.Delivery, error) {
 	if k.closed {
 		return nil, bus.ErrClosed
 	}
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return nil, err
 	}
 	if err := k.ask(max); err != nil {
-		return nil, k.conn.fail(fmt.Errorf("receiving: %w", err))
+		return nil, k.conn.Fail(fmt.Errorf("receiving: %w", err))
 	}
 	if n := min(max, len(k.ready)); n > 0 {
 		return k.take(n), nil
@@ -188,7 +185,7 @@ func (k *consumer) take(n int) []bus.Delivery {
 func (k *consumer) rest() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.calls || k.closed || k.now == nil || k.conn.failed() != nil {
+	if k.calls || k.closed || k.now == nil || k.conn.Failed() != nil {
 		return
 	}
 	sent := len(k.ready)
@@ -202,14 +199,14 @@ func (k *consumer) rest() {
 
 // Ack tells the broker, and does not wait for its word.
 func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
-	defer k.conn.guard(ctx)()
+	defer k.conn.Guard(ctx)()
 	refs, gone := k.settle(ds)
 	if gone != nil && !errors.Is(gone, bus.ErrGone) {
 		return gone
 	}
 	for _, r := range refs {
 		if err := r.link.in.AcceptMessage(context.Background(), r.msg); err != nil {
-			return k.conn.fail(fmt.Errorf("acknowledging: %w", err))
+			return k.conn.Fail(fmt.Errorf("acknowledging: %w", err))
 		}
 	}
 	k.mu.Lock()
@@ -244,7 +241,7 @@ func (k *consumer) Release(_ context.Context, delay time.Duration, ds ...bus.Del
 
 // settle returns the refs of ds, which are the caller's to bring to an end now.
 func (k *consumer) settle(ds []bus.Delivery) (refs []*ref, gone error) {
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return nil, err
 	}
 	k.mu.Lock()
@@ -282,21 +279,18 @@ func (k *consumer) Age(_ context.Context, d bus.Delivery) (time.Duration, error)
 	if !ok || r.consumer != k {
 		return 0, bus.ErrGone
 	}
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return 0, err
 	}
 	return max(0, time.Since(putAt(r.msg))), nil
 }
 
 // Close gives back what was not acknowledged.
-func (k *consumer) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	return k.close(ctx)
-}
+func (k *consumer) Close() error { return wire.CloseConsumer(k) }
 
-func (k *consumer) close(ctx context.Context) error {
-	defer k.conn.guard(ctx)()
+// Shut is Close within ctx.
+func (k *consumer) Shut(ctx context.Context) error {
+	defer k.conn.Guard(ctx)()
 	k.mu.Lock()
 	if k.closed {
 		k.mu.Unlock()
@@ -311,13 +305,11 @@ func (k *consumer) close(ctx context.Context) error {
 	open := k.all
 	k.all, k.now, k.ready = nil, nil, nil
 	k.mu.Unlock()
-	k.conn.mu.Lock()
-	delete(k.conn.consumers, k)
-	k.conn.mu.Unlock()
-	if k.conn.failed() != nil {
+	k.conn.Remove(k)
+	if k.conn.Failed() != nil {
 		return nil
 	}
-	err := k.conn.call(ctx, "closing a consumer", func() error {
+	err := k.conn.Call(ctx, "closing a consumer", func() error {
 		for ls := range open {
 			if err := ls.close(); err != nil {
 				return err
@@ -327,7 +319,7 @@ func (k *consumer) close(ctx context.Context) error {
 	}, nil)
 	if err != nil && !errors.Is(err, bus.ErrClosed) {
 		// Whoever closes next need not wait as long again.
-		return k.conn.fail(err)
+		return k.conn.Fail(err)
 	}
 	return nil
 }

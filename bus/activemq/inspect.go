@@ -29,8 +29,8 @@ const askTimeout = 2 * time.Second
 
 // Inspect makes no queue. What the broker does not tell is unknown.
 func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
-	defer c.guard(ctx)()
-	if err := c.usable(); err != nil {
+	defer c.Guard(ctx)()
+	if err := c.Usable(); err != nil {
 		return bus.Info{}, err
 	}
 	if !valid(t.Name) {
@@ -53,7 +53,7 @@ func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
 		return info, nil
 	}
 	var ready, consumers int
-	err := c.call(ctx, "inspecting "+t.Name, func() (err error) {
+	err := c.Call(ctx, "inspecting "+t.Name, func() (err error) {
 		ready, consumers, err = count(ctx, t.Name)
 		return err
 	}, nil)

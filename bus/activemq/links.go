@@ -74,7 +74,7 @@ func (k *consumer) collect(l *link) {
 		case err != nil:
 			k.mu.Unlock()
 			if open { // not by us
-				_ = k.conn.fail(fmt.Errorf("receiving from %s: %w", l.tube, err))
+				_ = k.conn.Fail(fmt.Errorf("receiving from %s: %w", l.tube, err))
 			}
 			return
 		case l.links == k.now:
@@ -89,7 +89,7 @@ func (k *consumer) collect(l *link) {
 func (k *consumer) reopen() {
 	ls, err := k.open()
 	if err != nil {
-		_ = k.conn.fail(fmt.Errorf("consuming again: %w", err))
+		_ = k.conn.Fail(fmt.Errorf("consuming again: %w", err))
 		return
 	}
 	k.use(ls)
@@ -112,7 +112,7 @@ func (k *consumer) shut(ls *links) {
 	delete(k.all, ls)
 	go func() {
 		if err := ls.close(); err != nil {
-			_ = k.conn.fail(err)
+			_ = k.conn.Fail(err)
 		}
 	}()
 }

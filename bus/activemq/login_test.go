@@ -2,12 +2,12 @@ package activemq
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/bustest"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
@@ -27,51 +27,22 @@ func TestLogin(t *testing.T) {
 	secure := testserver.ActiveMQ(t, append(testserver.ActiveMQTLS(t, ca, cert, key, false), testserver.ActiveMQPlugin(users))...).Addr
 	other := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, otherCert, otherKey, false)...).Addr
 	mutual := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, cert, key, true)...).Addr
-	for _, c := range []struct {
-		name string
-		cfg  bus.Config
-		want []string // in the error, which is permanent; none = it works
-	}{
-		{"password", bus.Config{URI: plain, User: "alice", Password: "s3cret"}, nil},
-		{"password in the address", bus.Config{URI: "amqp://alice:s3cret@" + plain}, nil},
-		{"wrong password", bus.Config{URI: plain, User: "alice", Password: "wr0ng"}, []string{plain, `refuses user "alice"`, "keys are user and password"}},
-		{"no login", bus.Config{URI: plain}, []string{plain, "without a name", "keys are user and password"}},
-		{"TLS", bus.Config{URI: "amqps://" + secure, CA: ca.File, User: "alice", Password: "s3cret"}, nil},
-		{"TLS, wrong password", bus.Config{URI: "amqps://" + secure, CA: ca.File, User: "alice", Password: "wr0ng"}, []string{`refuses user "alice"`}},
-		{"unknown authority", bus.Config{URI: "amqps://" + secure, User: "alice", Password: "s3cret"}, []string{secure, "key ca", `"our authority"`}},
-		{"another authority", bus.Config{URI: secure, CA: stranger.File}, []string{"key ca"}},
-		{"another host", bus.Config{URI: other, CA: ca.File}, []string{other, "for mq.example.org, not for 127.0.0.1"}},
-		{"no TLS there", bus.Config{URI: plain, TLS: true}, []string{plain, "does not speak TLS"}},
-		{"client certificate", bus.Config{URI: mutual, CA: ca.File, Cert: ourCert, Key: ourKey}, nil},
-		{"no client certificate", bus.Config{URI: mutual, CA: ca.File}, []string{mutual, "keys cert and key"}},
-		{"a stranger's certificate", bus.Config{URI: mutual, CA: ca.File, Cert: strangeCert, Key: strangeKey}, []string{mutual, "key cert"}},
-		{"no such file", bus.Config{URI: secure, CA: "/nonexistent/ca.pem"}, []string{"ca:", "/nonexistent/ca.pem"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			d := driver(t, c.cfg)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			conn, err := d.Dial(ctx)
-			if err == nil {
-				defer conn.Close()
-				err = conn.Put(ctx, bus.Message{Tube: bus.Tube{Name: "q"}, Body: []byte("x")})[0].Err
-			}
-			permanent(t, err, c.want)
-			if err == nil {
-				return
-			}
-			if s := err.Error() + d.Addr(); strings.Contains(s, "s3cret") || strings.Contains(s, "wr0ng") {
-				t.Errorf("a secret is told: %s", s)
-			}
-		})
-	}
-	t.Run("a list with one down is not permanent", func(t *testing.T) {
-		down := testserver.FreeAddr(t)
-		_, err := driver(t, bus.Config{URI: down + "," + plain, User: "alice", Password: "wr0ng"}).Dial(t.Context())
-		if _, ok := errors.AsType[*bus.Permanent](err); ok || err == nil || !strings.Contains(err.Error(), down) {
-			t.Errorf("%v: want an error that names both and is not permanent", err)
-		}
-	})
+	login := bustest.Logins(t, driver)
+	login("password", bus.Config{URI: plain, User: "alice", Password: "s3cret"})
+	login("password in the address", bus.Config{URI: "amqp://alice:s3cret@" + plain})
+	login("wrong password", bus.Config{URI: plain, User: "alice", Password: "wr0ng"}, plain, `refuses user "alice"`, "keys are user and password")
+	login("no login", bus.Config{URI: plain}, plain, "without a name", "keys are user and password")
+	login("TLS", bus.Config{URI: "amqps://" + secure, CA: ca.File, User: "alice", Password: "s3cret"})
+	login("TLS, wrong password", bus.Config{URI: "amqps://" + secure, CA: ca.File, User: "alice", Password: "wr0ng"}, `refuses user "alice"`)
+	login("unknown authority", bus.Config{URI: "amqps://" + secure, User: "alice", Password: "s3cret"}, secure, "key ca", `"our authority"`)
+	login("another authority", bus.Config{URI: secure, CA: stranger.File}, "key ca")
+	login("another host", bus.Config{URI: other, CA: ca.File}, other, "for mq.example.org, not for 127.0.0.1")
+	login("no TLS there", bus.Config{URI: plain, TLS: true}, plain, "does not speak TLS")
+	login("client certificate", bus.Config{URI: mutual, CA: ca.File, Cert: ourCert, Key: ourKey})
+	login("no client certificate", bus.Config{URI: mutual, CA: ca.File}, mutual, "keys cert and key")
+	login("a stranger's certificate", bus.Config{URI: mutual, CA: ca.File, Cert: strangeCert, Key: strangeKey}, mutual, "key cert")
+	login("no such file", bus.Config{URI: secure, CA: "/nonexistent/ca.pem"}, "ca:", "/nonexistent/ca.pem")
+	bustest.OneDown(t, driver, bus.Config{URI: plain, User: "alice", Password: "wr0ng"})
 	t.Run("the one that stands in", func(t *testing.T) {
 		down := testserver.FreeAddr(t)
 		c, err := driver(t, bus.Config{URI: down + "," + plain, User: "alice", Password: "s3cret"}).Dial(t.Context())
@@ -80,26 +51,6 @@ func TestLogin(t *testing.T) {
 		}
 		c.Close()
 	})
-}
-
-// permanent checks that err is a *bus.Permanent that says all of want, or nil
-// where that is empty.
-func permanent(t testing.TB, err error, want []string) {
-	t.Helper()
-	if len(want) == 0 {
-		if err != nil {
-			t.Errorf("does not work: %v", err)
-		}
-		return
-	}
-	if _, ok := errors.AsType[*bus.Permanent](err); !ok {
-		t.Fatalf("%v: want a *bus.Permanent", err)
-	}
-	for _, w := range want {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("%v: does not say %q", err, w)
-		}
-	}
 }
 
 // A user who may not use the pool's queue is told so.
@@ -123,7 +74,7 @@ func TestRights(t *testing.T) {
 		t.Errorf("Put: %v; want only the second to be refused", r)
 	}
 	_, err = c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{theirs}})
-	permanent(t, err, []string{`user "alice" may not`, "payroll"})
+	bustest.Permanent(t, err, `user "alice" may not`, "payroll")
 	// The statistics are not for this user: what they would tell is unknown.
 	info, err := c.Inspect(ctx, ours)
 	if err != nil || info.Ready != -1 || info.Consumers != -1 {

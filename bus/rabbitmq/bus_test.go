@@ -26,7 +26,7 @@ func TestBus(t *testing.T) {
 	})
 }
 
-func driver(t testing.TB, cfg bus.Config) *Driver {
+func driver(t testing.TB, cfg bus.Config) bus.Driver {
 	t.Helper()
 	d, err := New(cfg)
 	if err != nil {

@@ -15,37 +15,25 @@ import (
 	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
-// closeTimeout bounds Close where the broker does not answer.
-const closeTimeout = 1500 * time.Millisecond
-
 // putHeader is when a message was put, in microseconds since 1970.
 const putHeader = "put"
 
-// conn is a connection that does not come back: whatever breaks it sets err
-// once and closes dead.
 type conn struct {
+	*wire.Session
 	amqp     *amqp.Connection
-	wire     *wire.Conn
 	replicas int
-	dead     chan struct{}
 
-	puts  sync.Mutex // one Put publishes at a time, so that messages keep their order
-	out   *amqp.Channel
+	puts sync.Mutex // one Put publishes at a time, so that messages keep their order
+	out  *amqp.Channel
+
+	mu    sync.Mutex
 	known map[string]bool // queues that were there
-
-	mu        sync.Mutex
-	err       error // why dead
-	closing   bool
-	consumers map[*consumer]struct{}
 }
 
 func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, replicas int) (*conn, error) {
-	c := &conn{
-		amqp: ac, wire: w, replicas: replicas, dead: make(chan struct{}),
-		known: map[string]bool{}, consumers: map[*consumer]struct{}{},
-	}
+	c := &conn{Session: wire.NewSession(w), amqp: ac, replicas: replicas, known: map[string]bool{}}
 	go c.watch(ac.NotifyClose(make(chan *amqp.Error, 1)), nil)
-	err := c.call(ctx, "opening a channel", func() (err error) {
+	err := c.Call(ctx, "opening a channel", func() (err error) {
 		if c.out, err = ac.Channel(); err == nil {
 			err = c.out.Confirm(false)
 		}
@@ -72,73 +60,8 @@ func (c *conn) watch(closed <-chan *amqp.Error, over <-chan struct{}) {
 		if err == nil {
 			err = amqp.ErrClosed
 		}
-		_ = c.fail(fmt.Errorf("connection to RabbitMQ lost: %w", err))
-	case <-c.dead:
-	}
-}
-
-// fail ends the connection for err, unless it has ended already, and returns why
-// it has.
-func (c *conn) fail(err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil {
-		c.err = err
-		close(c.dead)
-		go c.wire.Kill() // the library closes itself then
-	}
-	return c.err
-}
-
-func (c *conn) failed() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
-}
-
-// usable returns why nothing new can be begun, or nil.
-func (c *conn) usable() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil && c.closing {
-		return bus.ErrClosed
-	}
-	return c.err
-}
-
-// guard makes a write that blocks end soon after ctx. To be stopped.
-func (c *conn) guard(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, c.wire.Unblock)
-}
-
-// call runs f, which waits for the broker without a limit. If ctx ends first, f
-// goes on by itself, and late, if not nil, undoes it once it is done.
-func (c *conn) call(ctx context.Context, doing string, f func() error, late func()) error {
-	done, gone := make(chan error), make(chan struct{})
-	defer close(gone)
-	go func() {
-		err := f()
-		select {
-		case done <- err:
-		case <-gone:
-			if late != nil {
-				late()
-			}
-		}
-	}()
-	select {
-	case err := <-done:
-		if dead := c.failed(); err != nil && dead != nil {
-			return dead
-		}
-		if err != nil {
-			err = fmt.Errorf("%s: %w", doing, err)
-		}
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("%s: %w", doing, ctx.Err())
-	case <-c.dead:
-		return c.failed()
+		_ = c.Fail(fmt.Errorf("connection to RabbitMQ lost: %w", err))
+	case <-c.Dead():
 	}
 }
 
@@ -153,7 +76,7 @@ func (c *conn) prepare(ctx context.Context, t bus.Tube) error {
 	if known || t.Kind == bus.Mailbox {
 		return nil // a mailbox is made each time, see make
 	}
-	err := c.call(ctx, "looking for the queue "+t.Name, func() error { return c.look(t) }, nil)
+	err := c.Call(ctx, "looking for the queue "+t.Name, func() error { return c.look(t) }, nil)
 	if err != nil {
 		return err
 	}
@@ -212,7 +135,7 @@ func valid(name string) bool { return bus.ValidTube(name) && (len(name) < 4 || n
 // Put publishes ms and collects the broker's confirmations: of a persistent
 // message, that it is on disk.
 func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
-	defer c.guard(ctx)()
+	defer c.Guard(ctx)()
 	results := make([]bus.Result, len(ms))
 	for i, m := range ms {
 		switch {
@@ -243,7 +166,7 @@ func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Resu
 		if results[i].Err != nil {
 			continue
 		}
-		err := errors.Join(c.usable(), ctx.Err())
+		err := errors.Join(c.Usable(), ctx.Err())
 		if err == nil && !asserted[m.Tube.Name] {
 			err = c.assert(c.out, m.Tube)
 			asserted[m.Tube.Name] = true
@@ -254,7 +177,7 @@ func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Resu
 			confirms[i], err = c.out.PublishWithDeferredConfirm("", m.Tube.Name, false, false, publishing(id, m))
 		}
 		if err != nil {
-			if dead := c.failed(); dead != nil {
+			if dead := c.Failed(); dead != nil {
 				err = dead
 			}
 			results[i].Err = fmt.Errorf("putting to %s: %w", m.Tube.Name, err)
@@ -284,14 +207,14 @@ func (c *conn) confirmed(ctx context.Context, confirm *amqp.DeferredConfirmation
 		if confirm.Acked() {
 			return nil
 		}
-		if dead := c.failed(); dead != nil {
+		if dead := c.Failed(); dead != nil {
 			return dead
 		}
 		return errors.New("the broker could not store it")
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the confirmation: %w", ctx.Err())
-	case <-c.dead:
-		return c.failed()
+	case <-c.Dead():
+		return c.Failed()
 	}
 }
 
@@ -303,8 +226,8 @@ func (c *conn) Sweep(context.Context, func(string) bool, time.Duration) (int, er
 
 // Inspect creates nothing.
 func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
-	defer c.guard(ctx)()
-	if err := c.usable(); err != nil {
+	defer c.Guard(ctx)()
+	if err := c.Usable(); err != nil {
 		return bus.Info{}, err
 	}
 	if !valid(t.Name) {
@@ -316,7 +239,7 @@ func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
 		MaxBody:   maxBody,
 		Consumers: -1, // those that wait at this moment are known, if there are any
 	}
-	err := c.call(ctx, "inspecting "+t.Name, func() error {
+	err := c.Call(ctx, "inspecting "+t.Name, func() error {
 		ch, err := c.amqp.Channel()
 		if err != nil {
 			return err
@@ -337,27 +260,6 @@ func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
 
 // Close gives back what the consumers hold, and ends the connection.
 func (c *conn) Close() error {
-	c.mu.Lock()
-	c.closing = true
-	consumers := make([]*consumer, 0, len(c.consumers))
-	for k := range c.consumers {
-		consumers = append(consumers, k)
-	}
-	c.mu.Unlock()
-	defer time.AfterFunc(closeTimeout, c.wire.Kill).Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	var wg sync.WaitGroup
-	for _, k := range consumers {
-		wg.Go(func() { _ = k.close(ctx) })
-	}
-	wg.Wait()
-	c.mu.Lock()
-	if c.err == nil {
-		c.err = bus.ErrClosed
-		close(c.dead)
-	}
-	c.mu.Unlock()
-	_ = c.amqp.Close() // a broker that does not answer has lost us all the same
+	c.Session.Close(func() { _ = c.amqp.Close() }) // a broker that does not answer has lost us all the same
 	return nil
 }

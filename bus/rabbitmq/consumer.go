@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
 const (
@@ -50,8 +51,8 @@ type consumer struct {
 
 // Consume makes the queues that are not there.
 func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error) {
-	defer c.guard(ctx)()
-	if err := c.usable(); err != nil {
+	defer c.Guard(ctx)()
+	if err := c.Usable(); err != nil {
 		return nil, err
 	}
 	for _, t := range o.Tubes {
@@ -63,7 +64,7 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 		conn: c, o: o, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 		window: prefetch, unacked: map[uint64]bool{}, later: map[*time.Timer]struct{}{},
 	}
-	err := c.call(ctx, "consuming", k.open, func() {
+	err := c.Call(ctx, "consuming", k.open, func() {
 		if k.ch != nil {
 			_ = k.ch.Close()
 		}
@@ -73,13 +74,9 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 	}
 	k.timer = time.AfterFunc(idle, k.rest)
 	go c.watch(k.ch.NotifyClose(make(chan *amqp.Error, 1)), k.closing)
-	c.mu.Lock()
-	c.consumers[k] = struct{}{}
-	closing := c.closing
-	c.mu.Unlock()
-	if closing { // Close may not have seen it
+	if err := c.Add(k); err != nil {
 		k.Close()
-		return nil, bus.ErrClosed
+		return nil, err
 	}
 	return k, nil
 }
@@ -99,7 +96,7 @@ func (k *consumer) open() (err error) {
 
 // Receive returns what has come, or waits for it.
 func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error) {
-	defer k.conn.guard(ctx)()
+	defer k.conn.Guard(ctx)()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -126,7 +123,7 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 		case <-more:
 			late = true
 		case <-k.closing:
-		case <-k.conn.dead:
+		case <-k.conn.Dead():
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -142,7 +139,7 @@ func (k *consumer) next(max int, late bool) (ds []bus.Delivery, more <-chan time
 	if k.closed {
 		return nil, nil, bus.ErrClosed
 	}
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return nil, nil, err
 	}
 	n := min(max, len(k.ready))
@@ -209,7 +206,7 @@ func (k *consumer) subscribe() error {
 	for i, t := range k.o.Tubes {
 		came, err := k.ch.Consume(t.Name, k.tag(i), false, false, false, true, nil)
 		if err != nil {
-			return k.conn.fail(fmt.Errorf("consuming %s: %w", t.Name, err))
+			return k.conn.Fail(fmt.Errorf("consuming %s: %w", t.Name, err))
 		}
 		k.streams++
 		go k.collect(came)
@@ -245,7 +242,7 @@ func (k *consumer) unsubscribe(tags []string, window int) {
 		}
 	}
 	if err != nil {
-		_ = k.conn.fail(fmt.Errorf("ending a subscription: %w", err))
+		_ = k.conn.Fail(fmt.Errorf("ending a subscription: %w", err))
 	}
 }
 
@@ -279,7 +276,7 @@ func (k *consumer) signal() {
 // rest is called when nobody has asked for a while.
 func (k *consumer) rest() {
 	k.mu.Lock()
-	if k.calls || k.closed || !k.on || k.conn.failed() != nil {
+	if k.calls || k.closed || !k.on || k.conn.Failed() != nil {
 		k.mu.Unlock()
 		return
 	}
@@ -300,7 +297,7 @@ func (k *consumer) giveBack() {
 
 // Ack tells the broker, and does not wait for its word.
 func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
-	defer k.conn.guard(ctx)()
+	defer k.conn.Guard(ctx)()
 	return k.settle(ds, func(tags []uint64) error {
 		// One word is enough where nothing else is outstanding below.
 		if all := len(k.unacked) == 0 && len(k.ready) == 0; all && len(tags) > 1 {
@@ -322,7 +319,7 @@ func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
 // Release has the messages delivered again. RabbitMQ knows no delay: they are
 // kept here until it has passed, and given back at once if the connection ends.
 func (k *consumer) Release(ctx context.Context, delay time.Duration, ds ...bus.Delivery) error {
-	defer k.conn.guard(ctx)()
+	defer k.conn.Guard(ctx)()
 	return k.settle(ds, func(tags []uint64) error {
 		if delay <= 0 {
 			return k.nack(tags)
@@ -351,7 +348,7 @@ func (k *consumer) nack(tags []uint64) error {
 
 // settle calls f with the tags of ds, which are ours no longer.
 func (k *consumer) settle(ds []bus.Delivery, f func(tags []uint64) error) error {
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return err
 	}
 	k.mu.Lock()
@@ -374,7 +371,7 @@ func (k *consumer) settle(ds []bus.Delivery, f func(tags []uint64) error) error 
 		return gone
 	}
 	if err := f(tags); err != nil {
-		return k.conn.fail(fmt.Errorf("acknowledging: %w", err))
+		return k.conn.Fail(fmt.Errorf("acknowledging: %w", err))
 	}
 	return gone
 }
@@ -385,21 +382,18 @@ func (k *consumer) Age(_ context.Context, d bus.Delivery) (time.Duration, error)
 	if !ok || r.consumer != k {
 		return 0, bus.ErrGone
 	}
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return 0, err
 	}
 	return max(0, time.Since(r.put)), nil
 }
 
 // Close gives back what was not acknowledged.
-func (k *consumer) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	return k.close(ctx)
-}
+func (k *consumer) Close() error { return wire.CloseConsumer(k) }
 
-func (k *consumer) close(ctx context.Context) error {
-	defer k.conn.guard(ctx)()
+// Shut is Close within ctx.
+func (k *consumer) Shut(ctx context.Context) error {
+	defer k.conn.Guard(ctx)()
 	k.mu.Lock()
 	if k.closed {
 		k.mu.Unlock()
@@ -412,13 +406,11 @@ func (k *consumer) close(ctx context.Context) error {
 	}
 	close(k.closing)
 	k.mu.Unlock()
-	k.conn.mu.Lock()
-	delete(k.conn.consumers, k)
-	k.conn.mu.Unlock()
-	if k.conn.failed() != nil {
+	k.conn.Remove(k)
+	if k.conn.Failed() != nil {
 		return nil
 	}
-	err := k.conn.call(ctx, "closing a consumer", func() error {
+	err := k.conn.Call(ctx, "closing a consumer", func() error {
 		err := k.ch.Close()
 		for _, t := range k.o.Tubes {
 			if t.Kind == bus.Mailbox && err == nil {
@@ -429,7 +421,7 @@ func (k *consumer) close(ctx context.Context) error {
 	}, nil)
 	if err != nil && !errors.Is(err, bus.ErrClosed) {
 		// Whoever closes next need not wait as long again.
-		return k.conn.fail(err)
+		return k.conn.Fail(err)
 	}
 	return nil
 }

@@ -12,17 +12,13 @@
 package rabbitmq
 
 import (
-	"crypto/tls"
-	"fmt"
-	"net"
-	"net/url"
-	"strconv"
+	"cmp"
 	"strings"
 	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
-	"github.com/cbsd/cbsdmq/bus/internal/tlsconf"
+	"github.com/cbsd/cbsdmq/bus/internal/endpoint"
 )
 
 const (
@@ -34,31 +30,27 @@ const (
 	MailboxMaxAge = 7 * 24 * time.Hour
 )
 
-// A Driver reaches RabbitMQ. It may be used concurrently.
-type Driver struct {
-	cfg       bus.Config
-	endpoints []endpoint
+var addresses = endpoint.Format{
+	Scheme: "amqp", Port: DefaultPort, SecureScheme: "amqps", SecurePort: DefaultTLSPort, Path: true,
 }
 
-// endpoint is one node of the broker.
-type endpoint struct {
-	addr           string // host:port
-	tls            bool
-	vhost          string
-	user, password string
+// A Driver reaches RabbitMQ. It may be used concurrently.
+type Driver struct {
+	cfg   bus.Config
+	nodes []endpoint.Server
 }
 
 // New returns the driver for cfg. The key uri is host:port or
 // amqp[s]://[user:password@]host[:port][/vhost]; several nodes of a cluster are
 // separated by commas. The error names the key that is wrong.
 func New(cfg bus.Config) (*Driver, error) {
-	d := &Driver{cfg: cfg}
-	for one := range strings.SplitSeq(cfg.URI, ",") {
-		e, err := parse(strings.TrimSpace(one), cfg)
-		if err != nil {
-			return nil, err
-		}
-		d.endpoints = append(d.endpoints, e)
+	nodes, err := addresses.Parse(cfg)
+	switch {
+	case cfg.URI == "embedded":
+		return nil, bad("uri", "RabbitMQ cannot be embedded").WithHint(`set "broker" to "nats" for the embedded broker`)
+	case err != nil:
+		return nil, bad("uri", "%w", err).
+			WithHint("write it as host:port or amqp://host:port/vhost, for example 127.0.0.1:5672 or amqps://mq.example.org/cbsd")
 	}
 	for _, k := range []struct {
 		name string
@@ -68,90 +60,20 @@ func New(cfg bus.Config) (*Driver, error) {
 			return nil, bad(k.name, "RabbitMQ has no such login").WithHint("use the keys user and password")
 		}
 	}
-	return d, nil
+	return &Driver{cfg: cfg, nodes: nodes}, nil
 }
 
 func bad(key, format string, args ...any) *cbsdmq.Error {
 	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "rabbitmq."+key, format, args...)
 }
 
-func parse(s string, cfg bus.Config) (endpoint, error) {
-	fail := func(format string, args ...any) (endpoint, error) {
-		return endpoint{}, bad("uri", format, args...).
-			WithHint("write it as host:port or amqp://host:port/vhost, for example 127.0.0.1:5672 or amqps://mq.example.org/cbsd")
-	}
-	switch {
-	case s == "":
-		return fail("an address is missing")
-	case s == "embedded":
-		return endpoint{}, bad("uri", "RabbitMQ cannot be embedded").WithHint(`set "broker" to "nats" for the embedded broker`)
-	case strings.Count(s, ":") > 1 && net.ParseIP(s) != nil:
-		return fail("an IPv6 address needs brackets: [%s]:%s", s, DefaultPort)
-	case !strings.Contains(s, "://"):
-		s = "amqp://" + s
-	}
-	u, err := url.Parse(s)
-	if err != nil { // it repeats the address, which may hold a password
-		return fail("not an address")
-	}
-	switch {
-	case u.Scheme != "amqp" && u.Scheme != "amqps":
-		return fail("%s:// is not known, only amqp:// and amqps://", u.Scheme)
-	case u.Hostname() == "":
-		return fail("the host is missing")
-	case u.RawQuery != "" || u.Fragment != "":
-		return fail("nothing may follow the vhost")
-	}
-	e := endpoint{
-		tls:   u.Scheme == "amqps" || cfg.TLS || cfg.CA != "" || cfg.Cert != "" || cfg.Key != "",
-		vhost: "/", user: cfg.User, password: cfg.Password,
-	}
-	if v := strings.TrimPrefix(u.Path, "/"); v != "" {
-		e.vhost = v
-	}
-	port := u.Port()
-	switch n, err := strconv.ParseUint(port, 10, 16); {
-	case port == "" && e.tls:
-		port = DefaultTLSPort
-	case port == "":
-		port = DefaultPort
-	case err != nil || n == 0:
-		return fail("%q is not a port", port)
-	}
-	e.addr = net.JoinHostPort(u.Hostname(), port)
-	if u.User != nil {
-		e.user = u.User.Username()
-		e.password, _ = u.User.Password()
-	}
-	if e.user == "" && e.password == "" {
-		e.user, e.password = "guest", "guest" // RabbitMQ's own, good on loopback only
-	}
-	return e, nil
-}
-
-// tlsConfig reads the files anew each time: certificates are renewed.
-func (d *Driver) tlsConfig(e endpoint) (*tls.Config, error) {
-	if !e.tls {
-		return nil, nil
-	}
-	t, err := tlsconf.Load(d.cfg)
-	if err != nil {
-		return nil, &bus.Permanent{Err: err}
-	}
-	if t == nil {
-		t = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	t.ServerName, _, _ = net.SplitHostPort(e.addr)
-	return t, nil
-}
-
 // Addr is the list of nodes, without secrets.
 func (d *Driver) Addr() string {
-	list := make([]string, len(d.endpoints))
-	for i, e := range d.endpoints {
-		list[i] = e.addr
-		if e.vhost != "/" {
-			list[i] += "/" + e.vhost
+	list := make([]string, len(d.nodes))
+	for i, n := range d.nodes {
+		list[i] = n.Addr
+		if v := vhost(n); v != "/" {
+			list[i] += "/" + v
 		}
 	}
 	return strings.Join(list, ",")
@@ -167,4 +89,14 @@ func (d *Driver) Caps() bus.Caps {
 // far above what is sent.
 const maxBody = 8 << 20
 
-func (e endpoint) login() string { return fmt.Sprintf("user %q", e.user) }
+func vhost(n endpoint.Server) string { return cmp.Or(n.Path, "/") }
+
+// login is the user and password for n: where none is named RabbitMQ's own,
+// which is good on loopback only.
+func (d *Driver) login(n endpoint.Server) (user, password string) {
+	user, password = n.Login(d.cfg)
+	if user == "" && password == "" {
+		return "guest", "guest"
+	}
+	return user, password
+}

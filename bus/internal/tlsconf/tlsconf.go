@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -14,10 +15,30 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 )
 
+// Wanted reports whether one of the keys tls, ca, cert and key is set.
+func Wanted(cfg bus.Config) bool {
+	return cfg.TLS || cfg.CA != "" || cfg.Cert != "" || cfg.Key != ""
+}
+
+// For is Load for the server at addr, of which it is known that TLS is wanted.
+// The files are read anew each time: certificates are renewed. The error is a
+// *bus.Permanent.
+func For(cfg bus.Config, addr string) (*tls.Config, error) {
+	t, err := Load(cfg)
+	if err != nil {
+		return nil, &bus.Permanent{Err: err}
+	}
+	if t == nil {
+		t = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	t.ServerName, _, _ = net.SplitHostPort(addr)
+	return t, nil
+}
+
 // Load reads the keys tls, ca, cert and key. It returns nil if none of
 // them is set.
 func Load(cfg bus.Config) (*tls.Config, error) {
-	if !cfg.TLS && cfg.CA == "" && cfg.Cert == "" && cfg.Key == "" {
+	if !Wanted(cfg) {
 		return nil, nil
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
