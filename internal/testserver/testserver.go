@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -106,10 +108,19 @@ func (p *Process) Stop(t testing.TB) {
 	t.Helper()
 	p.Signal(t, syscall.SIGSTOP)
 	// On a busy machine it goes on for a moment.
-	var status syscall.WaitStatus
-	if _, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
-		t.Fatalf("stopping %s: status %v, %v", p.path, status, err)
-	}
+	Eventually(t, 10*time.Second, func() error {
+		out, err := exec.Command("ps", "-ax", "-o", "pgid=", "-o", "state=").Output()
+		if err != nil {
+			return fmt.Errorf("stopping %s: ps: %w", p.path, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			f := strings.Fields(line)
+			if len(f) == 2 && f[0] == strconv.Itoa(p.cmd.Process.Pid) && !strings.HasPrefix(f[1], "T") && !strings.HasPrefix(f[1], "Z") {
+				return fmt.Errorf("stopping %s: a process of it goes on", p.path)
+			}
+		}
+		return nil
+	})
 }
 
 // Cont ends Stop.
