@@ -55,16 +55,6 @@ func TestJobs(t *testing.T) {
 	}
 }
 
-func TestFindBrokers(t *testing.T) {
-	found, err := findBrokers("nats,beanstalkd")
-	if err != nil || len(found) != 2 || found[0].name != "nats" {
-		t.Errorf("%d brokers, %v", len(found), err)
-	}
-	if _, err := findBrokers("beanstalkd,pigeon"); err == nil || !strings.Contains(err.Error(), `"pigeon"`) {
-		t.Errorf("got %v", err)
-	}
-}
-
 // soakOf is a soak whose gauge has these values.
 func soakOf(name string, values ...int64) *soak {
 	s := &soak{jobs: 1000}

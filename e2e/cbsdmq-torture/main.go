@@ -21,12 +21,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
 	"github.com/cbsd/cbsdmq/e2e/judge"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 func main() {
@@ -54,7 +54,7 @@ type options struct {
 	cbsdmq  string
 	source  string
 
-	brokers []broker
+	brokers []testserver.Broker
 	progs   programs
 	think   [2]time.Duration
 	calm    [2]time.Duration
@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.DurationVar(&o.length, "for", 30*time.Second, "how long to torture, all rounds together")
 	fs.DurationVar(&o.round, "round", time.Minute, "how long a round may be: each has fresh pools and ends with a verdict")
 	fs.Uint64Var(&o.seed, "seed", 0, "of the first round; 0 takes one by chance")
-	fs.StringVar(&o.list, "broker", "beanstalkd,nats", "brokers, separated by commas: "+brokerNames())
+	fs.StringVar(&o.list, "broker", "beanstalkd,nats", "brokers, separated by commas: "+testserver.BrokerNames())
 	fs.IntVar(&o.pools, "pools", 2, "pools of each broker")
 	fs.IntVar(&o.clients, "clients", 1, "library clients of each pool, beside the others")
 	o.think = [2]time.Duration{40 * time.Millisecond, 400 * time.Millisecond}
@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	o.think[0] = min(o.think[0], o.think[1])
 	var err error
-	if o.brokers, err = findBrokers(o.list); err == nil {
+	if o.brokers, err = testserver.FindBrokers(o.list); err == nil {
 		err = o.prepare()
 	}
 	if err != nil {
@@ -146,14 +146,6 @@ func (o *options) prepare() (err error) {
 	}
 	o.progs, err = build(o.source, bin, o.cbsdmq)
 	return err
-}
-
-func brokerNames() string {
-	var names []string
-	for _, b := range brokers {
-		names = append(names, b.name)
-	}
-	return strings.Join(names, ", ")
 }
 
 // A result is the verdict over all rounds.

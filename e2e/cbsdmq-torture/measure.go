@@ -96,10 +96,10 @@ func (w *world) measures() map[string]int64 {
 		m["commands at work in "+p.name] = int64(len(p.atWork()))
 	}
 	pid := w.runner()
-	m["descriptors of the runner of "+w.broker.name] = descriptors(pid)
-	m["memory of the runner of "+w.broker.name] = rss(pid)
+	m["descriptors of the runner of "+w.broker.Name] = descriptors(pid)
+	m["memory of the runner of "+w.broker.Name] = rss(pid)
 	_, files := usage(w.runDir())
-	m["files of the runner of "+w.broker.name] = files
+	m["files of the runner of "+w.broker.Name] = files
 	return m
 }
 

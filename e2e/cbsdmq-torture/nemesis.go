@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/cbsd/cbsdmq/e2e/judge"
+	"github.com/cbsd/cbsdmq/internal/faultproxy"
 )
 
 // A deed is something that the nemesis does to a world.
@@ -26,7 +28,7 @@ func (w *world) torment(ctx context.Context, r *rand.Rand, deeds []deed, calm [2
 		n := r.IntN(sum)
 		for _, d := range deeds {
 			if n -= d.weight; n < 0 {
-				w.note("%s: %s", w.broker.name, d.name)
+				w.note("%s: %s", w.broker.Name, d.name)
 				d.do(w, ctx, r)
 				break
 			}
@@ -63,7 +65,7 @@ func (w *world) processDeeds() []deed {
 		{"kill a command", 3, func(w *world, _ context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].killCommand(r) }},
 		{"freeze a command", 2, func(w *world, ctx context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].freezeCommand(ctx, r) }},
 	}
-	if w.server != nil {
+	if len(w.servers) > 0 {
 		deeds = append(deeds,
 			deed{"restart the broker", 3, (*world).restartBroker},
 			deed{"freeze the broker", 2, (*world).freezeBroker})
@@ -73,37 +75,35 @@ func (w *world) processDeeds() []deed {
 
 // networkDeeds are done to connections, and to the disk of the journal.
 func (w *world) networkDeeds() (deeds []deed) {
-	if w.toAgent != nil {
-		deeds = append(deeds,
-			deed{"cut connections", 4, func(w *world, _ context.Context, r *rand.Rand) { w.proxy(r).Cut() }},
-			deed{"half-close connections", 2, func(w *world, _ context.Context, r *rand.Rand) { w.proxy(r).HalfClose() }},
-			deed{"freeze connections", 2, func(w *world, ctx context.Context, r *rand.Rand) {
-				p := w.proxy(r)
-				p.Mute(true)
-				wait(ctx, between(r, 0, 3*time.Second))
-				p.Mute(false)
-			}},
-			deed{"lose what the broker says", 3, func(w *world, ctx context.Context, r *rand.Rand) {
-				p := w.proxy(r)
-				p.Mute(true)
-				wait(ctx, between(r, 0, time.Second))
-				p.Cut()
-				p.Mute(false)
-			}},
-			deed{"lose what is said to the broker", 2, func(w *world, ctx context.Context, r *rand.Rand) {
-				p := w.proxy(r)
-				p.Deaf(true)
-				wait(ctx, between(r, 0, time.Second))
-				p.Deaf(false)
-				p.Cut() // or the stream would lack its middle
-			}},
-			deed{"delay what the broker says", 2, func(w *world, ctx context.Context, r *rand.Rand) {
-				p := w.proxy(r)
-				p.Delay(between(r, 0, 300*time.Millisecond))
-				wait(ctx, between(r, 0, 3*time.Second))
-				p.Delay(0)
-			}})
-	}
+	deeds = append(deeds,
+		deed{"cut connections", 4, func(w *world, _ context.Context, r *rand.Rand) { w.proxy(r).Cut() }},
+		deed{"half-close connections", 2, func(w *world, _ context.Context, r *rand.Rand) { w.proxy(r).HalfClose() }},
+		deed{"freeze connections", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+			p := w.proxy(r)
+			p.Mute(true)
+			wait(ctx, between(r, 0, 3*time.Second))
+			p.Mute(false)
+		}},
+		deed{"lose what the broker says", 3, func(w *world, ctx context.Context, r *rand.Rand) {
+			p := w.proxy(r)
+			p.Mute(true)
+			wait(ctx, between(r, 0, time.Second))
+			p.Cut()
+			p.Mute(false)
+		}},
+		deed{"lose what is said to the broker", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+			p := w.proxy(r)
+			p.Deaf(true)
+			wait(ctx, between(r, 0, time.Second))
+			p.Deaf(false)
+			p.Cut() // or the stream would lack its middle
+		}},
+		deed{"delay what the broker says", 2, func(w *world, ctx context.Context, r *rand.Rand) {
+			p := w.proxy(r)
+			p.Delay(between(r, 0, 300*time.Millisecond))
+			wait(ctx, between(r, 0, 3*time.Second))
+			p.Delay(0)
+		}})
 	if w.pools[0].small {
 		deeds = append(deeds, deed{"fill the disk of the journal", 2, func(w *world, ctx context.Context, r *rand.Rand) {
 			from := time.Now()
@@ -121,17 +121,12 @@ func (w *world) networkDeeds() (deeds []deed) {
 	return deeds
 }
 
-func (w *world) proxy(r *rand.Rand) interface {
-	Cut()
-	HalfClose()
-	Mute(bool)
-	Deaf(bool)
-	Delay(time.Duration)
-} {
-	if r.IntN(3) == 0 {
-		return w.toUser
+// proxy is one by chance, more often one of agents.
+func (w *world) proxy(r *rand.Rand) *faultproxy.Proxy {
+	if len(w.toAgent) == 0 || r.IntN(3) == 0 {
+		return w.toUser[r.IntN(len(w.toUser))]
 	}
-	return w.toAgent
+	return w.toAgent[r.IntN(len(w.toAgent))]
 }
 
 // signalAgent sends a signal to the agent, if there is one.
@@ -273,15 +268,16 @@ func (p *pool) freezeCommand(ctx context.Context, r *rand.Rand) {
 }
 
 func (w *world) restartBroker(ctx context.Context, r *rand.Rand) {
-	if w.broker.forgets {
+	if w.broker.Forgets {
 		w.happens(judge.Event{Kind: judge.BrokerForgot})
 	}
-	w.server.Kill(w.stage)
+	s := w.servers[r.IntN(len(w.servers))]
+	s.Kill(w.stage)
 	if r.IntN(2) == 0 {
 		wait(ctx, between(r, 0, 3*time.Second))
 	}
-	w.server.Start(w.stage)
-	if w.broker.forgets {
+	s.Start(w.stage)
+	if w.broker.Forgets {
 		w.happens(judge.Event{Kind: judge.BrokerForgot}) // also what came in between
 	}
 }
@@ -295,23 +291,18 @@ func (w *world) happens(e judge.Event) {
 }
 
 func (w *world) freezeBroker(ctx context.Context, r *rand.Rand) {
-	w.server.Stop(w.stage)
+	s := w.servers[r.IntN(len(w.servers))]
+	s.Stop(w.stage)
 	wait(ctx, between(r, 0, 3*time.Second))
-	w.server.Cont(w.stage)
+	s.Cont(w.stage)
 }
 
 // heal ends everything that the nemesis does.
 func (w *world) heal() error {
-	for _, proxy := range []interface {
-		Mute(bool)
-		Deaf(bool)
-		Delay(time.Duration)
-	}{w.toAgent, w.toUser} {
-		if w.toAgent != nil {
-			proxy.Mute(false)
-			proxy.Deaf(false)
-			proxy.Delay(0)
-		}
+	for _, p := range slices.Concat(w.toAgent, w.toUser) {
+		p.Mute(false)
+		p.Deaf(false)
+		p.Delay(0)
 	}
 	if pid := w.runner(); pid > 0 {
 		syscall.Kill(pid, syscall.SIGCONT)

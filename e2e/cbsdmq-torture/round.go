@@ -106,7 +106,7 @@ func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err err
 		for _, w := range worlds {
 			for name, deeds := range map[string][]deed{"processes": w.processDeeds(), "network": w.networkDeeds()} {
 				go func() {
-					faults <- guard(func() error { w.torment(chaos, r.rand(w.broker.name+name), deeds, r.o.calm); return nil })
+					faults <- guard(func() error { w.torment(chaos, r.rand(w.broker.Name+name), deeds, r.o.calm); return nil })
 				}()
 			}
 		}
@@ -367,7 +367,7 @@ func (r *record) printed(job *judge.Job, acts []judge.Act) string {
 func (r *round) summary(w io.Writer, v judge.Verdict, took time.Duration) {
 	names := make([]string, len(r.o.brokers))
 	for i, b := range r.o.brokers {
-		names[i] = b.name
+		names[i] = b.Name
 	}
 	say(w, "seed %d, %s: %d jobs in %v, %d convictions", r.seed, strings.Join(names, ","), r.jobs, took.Round(time.Second), v.Convicted())
 }

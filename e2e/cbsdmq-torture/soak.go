@@ -19,6 +19,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 // A soak is many jobs at a bounded rate, with nothing in their way. What is
@@ -60,7 +61,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	fs.IntVar(&s.jobs, "jobs", 20_000, "how many")
 	fs.Float64Var(&s.rate, "rate", 60, "jobs a second, at most")
-	fs.StringVar(&s.list, "broker", "beanstalkd", "one of "+brokerNames())
+	fs.StringVar(&s.list, "broker", "beanstalkd", "one of "+testserver.BrokerNames())
 	fs.StringVar(&s.cbsd, "cbsd", "", "command in the place of cbsd, such as /bin/true; default: the simulator")
 	fs.StringVar(&s.svg, "svg", "", "`file` for the graph")
 	fs.StringVar(&s.csv, "csv", "", "`file` for the numbers")
@@ -69,7 +70,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return troubled
 	}
 	var err error
-	if s.brokers, err = findBrokers(s.list); err == nil && len(s.brokers) != 1 {
+	if s.brokers, err = testserver.FindBrokers(s.list); err == nil && len(s.brokers) != 1 {
 		err = errors.New("a soak has one broker")
 	}
 	if err == nil {
@@ -237,15 +238,15 @@ func (s *soak) sample() {
 		"agent memory": rss(agent), "agent descriptors": descriptors(agent), "agent threads": threads(agent),
 		"runner memory": rss(run), "runner descriptors": descriptors(run), "runner threads": threads(run),
 	}
-	if w.server != nil {
-		v["broker memory"], v["broker descriptors"] = rss(w.server.PID()), descriptors(w.server.PID())
+	if len(w.servers) > 0 {
+		v["broker memory"], v["broker descriptors"] = rss(w.servers[0].PID()), descriptors(w.servers[0].PID())
 	}
 	journal, _ := usage(p.journal)
 	v["journal"] = journal >> 10
 	output, files := usage(w.runDir())
 	v["runner disk"], v["runner files"] = output>>10, files
 	broker, _ := usage(filepath.Join(s.dir, "soak", "tmp1"))
-	own, _ := usage(embeddedDir(w.dir))
+	own, _ := usage(filepath.Join(w.dir, "nats"))
 	v["broker disk"] = (broker + own) >> 10
 	log, _ := usage(filepath.Join(w.dir, p.name+".log"))
 	v["log"] = log >> 10

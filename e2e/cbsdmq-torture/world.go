@@ -39,10 +39,10 @@ type world struct {
 	setup
 	dir string // below the stage's
 
-	server  *testserver.Process // nil: the first agent is the broker
-	addr    string
-	toAgent *faultproxy.Proxy // between broker and agents; nil where they connect directly
-	toUser  *faultproxy.Proxy
+	at      testserver.Place
+	servers []*testserver.Process // none: the first agent is the broker
+	toAgent []*faultproxy.Proxy   // between servers and agents; none where they connect directly
+	toUser  []*faultproxy.Proxy   // between servers and clients
 	pools   []*pool
 }
 
@@ -65,7 +65,7 @@ type pool struct {
 
 // A setup is how a world is made.
 type setup struct {
-	broker broker
+	broker testserver.Broker
 	progs  programs
 	rec    *record
 	pools  int
@@ -77,23 +77,19 @@ type setup struct {
 // newWorld makes the pools of a broker and starts everything.
 func newWorld(s *stage, o setup) (*world, error) {
 	b := o.broker
-	w := &world{stage: s, setup: o, dir: filepath.Join(s.dir, b.name)}
+	w := &world{stage: s, setup: o, dir: filepath.Join(s.dir, b.Name)}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making a world: %w", err)
 	}
-	if b.start != nil {
-		w.server = b.start(s, w.dir, o.progs)
-		w.addr = w.server.Addr
-	} else {
-		w.addr = testserver.FreeAddr(s)
-	}
-	agentAddr, userAddr := w.addr, w.addr
-	if !b.direct {
-		w.toAgent, w.toUser = faultproxy.Start(s, w.addr), faultproxy.Start(s, w.addr)
-		agentAddr, userAddr = w.toAgent.Addr(), w.toUser.Addr()
+	w.at = testserver.Place{Dir: w.dir, Cbsdmq: o.progs.cbsdmq}
+	agentAddr, servers := b.Run(s, w.at)
+	toUser, userAddr := proxies(s, agentAddr)
+	w.servers, w.toUser = servers, toUser
+	if !b.Direct {
+		w.toAgent, agentAddr = proxies(s, agentAddr)
 	}
 	for i := range o.pools {
-		p := &pool{w: w, name: fmt.Sprintf("%s%d", strings.ReplaceAll(b.name, "-", "_"), i+1)}
+		p := &pool{w: w, name: fmt.Sprintf("%s%d", strings.ReplaceAll(b.Name, "-", "_"), i+1)}
 		w.pools = append(w.pools, p)
 		if err := p.make(agentAddr, userAddr, i == 0 && o.small); err != nil {
 			return nil, fmt.Errorf("making pool %s: %w", p.name, err)
@@ -106,6 +102,16 @@ func newWorld(s *stage, o setup) (*world, error) {
 		}
 	}
 	return w, nil
+}
+
+// proxies starts a proxy to each of the addresses.
+func proxies(s *stage, addrs string) (ps []*faultproxy.Proxy, through string) {
+	var all []string
+	for addr := range strings.SplitSeq(addrs, ",") {
+		p := faultproxy.Start(s, addr)
+		ps, all = append(ps, p), append(all, p.Addr())
+	}
+	return ps, strings.Join(all, ",")
 }
 
 func (w *world) runDir() string { return filepath.Join(w.dir, "state", "run") }
@@ -211,11 +217,13 @@ func (p *pool) make(agentAddr, userAddr string, small bool) error {
 		"cbsdenv": p.dir, "pool": p.name, "cbsd": p.w.progs.cbsd, "logfile": filepath.Join(p.w.dir, p.name+".log"),
 		"state_dir": filepath.Join(p.w.dir, "state"), "journal": filepath.Join(p.journal, "journal.sqlite"),
 		"workers": workers, "readers": 2, "backlog": backlog, "kill_grace": "1s",
-		"time_limit": timeLimit.String(), "foreign_wait": "10s", "broker": b.section,
+		"time_limit": timeLimit.String(), "foreign_wait": "10s", "broker": b.Section,
 	}
 	for name, addr := range map[string]string{"agent": agentAddr, "user": userAddr} {
 		keys := maps.Clone(common)
-		keys[b.section] = b.config(addr, p.w.dir)
+		section := b.Keys(addr, p.w.at)
+		section["publish_timeout"], section["reserve_timeout"], section["reconnect_timeout"] = 2, 1, 1
+		keys[b.Section] = section
 		maps.Copy(keys, p.w.keys)
 		text, err := json.MarshalIndent(keys, "", "  ")
 		if err != nil {
