@@ -71,7 +71,7 @@ func (s *session) submit(rnd *rand.Rand) {
 	j, know := s.l.next()
 	s.l.expires(&j, &know)
 	j.Stream = rnd.IntN(3) == 0
-	know.Stream = j.Stream
+	know.Stream, know.Asks = j.Stream, true
 	rec := s.p.w.rec
 	job, done := rec.submitted(know, s.address)
 	_, err := s.c.Submit(s.t.life, j)

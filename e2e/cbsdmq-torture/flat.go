@@ -21,14 +21,14 @@ var gauges = []gauge{
 	{name: "runner memory", unit: "kB", panel: "memory", room: 6 << 10, share: 0.15},
 	{name: "broker memory", unit: "kB", panel: "memory", room: 24 << 10, share: 0.25},
 	{name: "agent descriptors", unit: "", panel: "descriptors", room: 12},
-	{name: "runner descriptors", unit: "", panel: "descriptors", room: 12},
+	{name: "runner descriptors", unit: "", panel: "descriptors", room: 4 * soakWorkers}, // of what runs
 	{name: "broker descriptors", unit: "", panel: "descriptors", room: 8},
 	{name: "agent threads", unit: "", panel: "threads", room: 8},
 	{name: "runner threads", unit: "", panel: "threads", room: 8},
 	{name: "journal", unit: "kB", panel: "disk", room: 4 << 10, share: 0.25},
 	{name: "runner disk", unit: "kB", panel: "disk", room: 4 << 10, share: 0.25},
 	{name: "broker disk", unit: "kB", panel: "disk", room: 24 << 10, share: 0.25},
-	{name: "runner files", unit: "", panel: "files", room: 16},
+	{name: "runner files", unit: "", panel: "files", room: 4 * soakWorkers},
 	{name: "log", unit: "kB", panel: "log of the agent", perJob: 320},
 }
 

@@ -69,13 +69,10 @@ func (r *raw) hostile(rnd *rand.Rand) {
 		}
 		job, done := r.rec.submitted(know, "")
 		r.l.n++
-		res := r.put([]byte(text))
-		done(res.Err == nil)
-		if res.Err != nil {
+		box, ok := r.putNumbered([]byte(text), job, done)
+		if !ok {
 			continue
 		}
-		box := r.mailbox(res.ID)
-		r.rec.address(job, box.Name)
 		select {
 		case slots <- struct{}{}:
 		case <-r.t.life.Done():

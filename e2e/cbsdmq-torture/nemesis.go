@@ -36,7 +36,7 @@ func (w *world) torment(ctx context.Context, r *rand.Rand, deeds []deed, calm [2
 	}
 }
 
-// processDeeds are done to agents, the runner, commands and the broker.
+// processDeeds are done to agents, the runner and commands.
 func (w *world) processDeeds() []deed {
 	deeds := []deed{
 		{"kill an agent", 6, func(w *world, ctx context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].killAgent(ctx, r) }},
@@ -65,12 +65,19 @@ func (w *world) processDeeds() []deed {
 		{"kill a command", 3, func(w *world, _ context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].killCommand(r) }},
 		{"freeze a command", 2, func(w *world, ctx context.Context, r *rand.Rand) { w.pools[r.IntN(len(w.pools))].freezeCommand(ctx, r) }},
 	}
-	if len(w.servers) > 0 {
-		deeds = append(deeds,
-			deed{"restart the broker", 3, (*world).restartBroker},
-			deed{"freeze the broker", 2, (*world).freezeBroker})
-	}
 	return deeds
+}
+
+// serverDeeds are done to the broker, at a pace at which it is there most of the
+// time.
+func (w *world) serverDeeds() (deeds []deed, calm [2]time.Duration) {
+	if len(w.servers) > 0 {
+		deeds = []deed{{"restart the broker", 3, (*world).restartBroker}, {"freeze the broker", 2, (*world).freezeBroker}}
+	}
+	if w.broker.Slow {
+		return deeds, [2]time.Duration{3 * time.Second, 25 * time.Second}
+	}
+	return deeds, [2]time.Duration{500 * time.Millisecond, 12 * time.Second}
 }
 
 // networkDeeds are done to connections, and to the disk of the journal.
@@ -134,6 +141,9 @@ func (p *pool) signalAgent(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.agent != nil && !p.agent.gone() {
+		if sig == syscall.SIGKILL {
+			p.w.agentLost()
+		}
 		p.agent.signal(sig)
 	}
 }
@@ -144,10 +154,18 @@ func (p *pool) take() *process {
 	defer p.mu.Unlock()
 	a := p.agent
 	if a != nil {
+		p.w.agentLost()
 		p.look()
 	}
 	p.agent = nil
 	return a
+}
+
+// agentLost notes that an agent ends, which may be the broker.
+func (w *world) agentLost() {
+	if w.broker.ForgetsReplies {
+		w.happens(judge.Event{Kind: judge.RepliesForgot})
+	}
 }
 
 func (p *pool) killAgent(ctx context.Context, r *rand.Rand) {
@@ -203,8 +221,10 @@ func (p *pool) secondAgent(ctx context.Context) {
 	select {
 	case <-second.done:
 	case <-ctx.Done():
+		p.w.agentLost()
 		second.kill()
 	case <-time.After(5 * time.Second):
+		p.w.agentLost()
 		// It has the pool if the first one was gone for a moment.
 		p.w.note("  the second agent of %s stays: %s", p.name, second.stderr.String())
 		second.kill()

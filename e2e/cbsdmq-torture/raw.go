@@ -44,6 +44,22 @@ func (r *raw) put(body []byte) bus.Result {
 	return r.bus.Put(ctx, bus.Message{Tube: bus.Tube{Name: r.to.Tube}, Body: body})[0]
 }
 
+// putNumbered submits a job that has no id but the broker's number, and returns
+// the mailbox of that.
+func (r *raw) putNumbered(body []byte, job *judge.Job, done func(bool)) (box bus.Tube, ok bool) {
+	res := r.put(body)
+	done(res.Err == nil)
+	if res.Err != nil {
+		return box, false // it may run all the same
+	}
+	box = r.mailbox(res.ID)
+	r.rec.address(job, box.Name)
+	if !r.p.w.broker.Forgets {
+		r.rec.named(job, fmt.Sprintf("%s/%d", r.p.name, res.ID))
+	}
+	return box, true
+}
+
 // read hands out what comes to a mailbox until ctx ends or f is true.
 func (r *raw) read(ctx context.Context, box bus.Tube, f func(cbsdmq.Reply) bool) {
 	for ctx.Err() == nil {
@@ -100,13 +116,10 @@ func (r *raw) legacy(rnd *rand.Rand) {
 			continue
 		}
 		job, done := r.rec.submitted(know, "")
-		res := r.put(text)
-		done(res.Err == nil)
-		if res.Err != nil {
-			continue // it may run all the same
+		box, ok := r.putNumbered(text, job, done)
+		if !ok {
+			continue
 		}
-		box := r.mailbox(res.ID)
-		r.rec.address(job, box.Name)
 		if rnd.IntN(12) == 0 {
 			r.rec.left(job, box.Name)
 			continue

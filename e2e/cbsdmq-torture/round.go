@@ -23,6 +23,9 @@ import (
 // rules are the judge's for this bench: its machine may be busy.
 var rules = judge.Rules{Slack: 1500 * time.Millisecond, TimeLimit: timeLimit}
 
+// serverPatience is how long a server that was killed may take to be back.
+const serverPatience = 2 * time.Minute
+
 // A round is one run from fresh pools to the verdict.
 type round struct {
 	o      options
@@ -76,7 +79,7 @@ func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err err
 		worlds = append(worlds, w)
 	}
 	quietFor := max(r.length/4, 30*time.Second)
-	life, end := context.WithTimeout(ctx, r.length+2*quietFor)
+	life, end := context.WithTimeout(ctx, r.length+2*quietFor+serverPatience)
 	defer end()
 	for _, w := range worlds {
 		if err := w.warmUp(life); err != nil {
@@ -90,7 +93,7 @@ func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err err
 
 	chaos, calm := context.WithTimeout(life, r.length)
 	defer calm()
-	waiting, giveUp := context.WithTimeout(life, r.length+quietFor)
+	waiting, giveUp := context.WithCancel(life)
 	defer giveUp()
 	clients := r.clients(worlds, times{chaos, waiting, r.o.think})
 	keepUp, stopKeeping := context.WithCancel(life)
@@ -101,30 +104,18 @@ func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err err
 			services.Go(func() { p.keepUp(keepUp) })
 		}
 	}
-	faults := make(chan error, 2*len(worlds))
 	if !r.o.peace {
-		for _, w := range worlds {
-			for name, deeds := range map[string][]deed{"processes": w.processDeeds(), "network": w.networkDeeds()} {
-				go func() {
-					faults <- guard(func() error { w.torment(chaos, r.rand(w.broker.Name+name), deeds, r.o.calm); return nil })
-				}()
-			}
-		}
-		for range 2 * len(worlds) {
-			if ferr := <-faults; ferr != nil && err == nil {
-				err = ferr
-				calm()
-			}
-		}
-	} else {
-		<-chaos.Done()
+		err = r.torment(chaos, calm, worlds)
 	}
+	<-chaos.Done()
 	s.note("quiet")
 	for _, w := range worlds {
 		if herr := w.heal(); herr != nil && err == nil {
 			err = herr
 		}
 	}
+	late := time.AfterFunc(quietFor, giveUp)
+	defer late.Stop()
 	clients.Wait()
 	s.note("clients have ended")
 	giveUp()
@@ -160,6 +151,36 @@ func (r *round) torture(ctx context.Context, s *stage) (v judge.Verdict, err err
 	}
 	slices.SortFunc(h.Measures, func(a, b judge.Measure) int { return strings.Compare(a.Name, b.Name) })
 	return judge.Judge(h, rules), err
+}
+
+// torment has every world tormented in all ways at once, until chaos ends. It
+// calls calm where the bench itself is broken.
+func (r *round) torment(chaos context.Context, calm func(), worlds []*world) (err error) {
+	begun := 0
+	faults := make(chan error)
+	for _, w := range worlds {
+		server, pace := w.serverDeeds()
+		for _, way := range []struct {
+			name  string
+			deeds []deed
+			calm  [2]time.Duration
+		}{{"processes", w.processDeeds(), r.o.calm}, {"network", w.networkDeeds(), r.o.calm}, {"server", server, pace}} {
+			begun++
+			go func() {
+				faults <- guard(func() error {
+					w.torment(chaos, r.rand(w.broker.Name+way.name), way.deeds, way.calm)
+					return nil
+				})
+			}()
+		}
+	}
+	for range begun {
+		if ferr := <-faults; ferr != nil && err == nil {
+			err = ferr
+			calm()
+		}
+	}
+	return err
 }
 
 // warmUp waits until every pool is served, and has it do what is done once.

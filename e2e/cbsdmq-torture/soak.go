@@ -52,8 +52,12 @@ type sample struct {
 // be seen to forget.
 const soakMemory = time.Minute
 
-// soakFlight is how many jobs may be unanswered at one time.
-const soakFlight = 300
+// soakFlight is how many jobs may be unanswered at one time, soakWorkers how
+// many of them run.
+const (
+	soakFlight  = 300
+	soakWorkers = 16
+)
 
 func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	s := &soak{open: make(map[string]struct{}), states: make(map[cbsdmq.State]int)}
@@ -110,7 +114,7 @@ func (s *soak) run(ctx context.Context, st *stage, stdout io.Writer) (bad []stri
 		broker: s.brokers[0], progs: s.progs, rec: new(record), pools: 1,
 		keys: map[string]any{
 			"retention": soakMemory.String(), "id_memory": soakMemory.String(), "reply_ttl": soakMemory.String(),
-			"backlog": 1000, "readers": 4, "time_limit": "1m",
+			"backlog": 1000, "workers": soakWorkers, "readers": soakWorkers, "time_limit": "1m",
 		},
 		sim: func(*pool) cbsdsim.Config {
 			return cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"*": {OutputOfJob: true, OutputBytes: 16 << 10}}}
@@ -177,16 +181,8 @@ func (s *soak) load(ctx context.Context) error {
 			return fmt.Errorf("after %d of %d jobs, %d answered: %w", n, s.jobs, s.count(), context.Cause(ctx))
 		}
 		id := freshID(rnd)
-		guest := guests.plain[n%len(guests.plain)]
-		job := cbsdmq.Job{
-			Command: "bset", Args: []cbsdmq.Arg{{Name: "jname", Value: guest}, {Name: "tags", Value: fmt.Sprintf("s%d", n)}}, JobID: number,
-			Meta: &cbsdmq.Meta{V: cbsdmq.MetaVersion, ID: id, Pool: p.name, Sender: l.sender},
-		}
-		if n%2 == 0 {
-			job.Command = "bget"
-			job.Args[1] = cbsdmq.Arg{Name: "mode", Value: "quiet"}
-			job.Meta.Words = []string{"vm_ram"}
-		}
+		job := s.job(n)
+		job.JobID, job.Meta.ID, job.Meta.Pool, job.Meta.Sender = number, id, p.name, l.sender
 		body, err := job.MarshalJSON()
 		if err != nil {
 			return err
@@ -207,6 +203,22 @@ func (s *soak) load(ctx context.Context) error {
 	}
 	s.sample()
 	return nil
+}
+
+// job is a read or a change. What is no cbsd changes nothing: it is asked for
+// what is so already.
+func (s *soak) job(n int) cbsdmq.Job {
+	all := allGuests()
+	guest := cbsdmq.Arg{Name: "jname", Value: all[n/2%len(all)]}
+	meta := &cbsdmq.Meta{V: cbsdmq.MetaVersion}
+	switch {
+	case n%2 == 0:
+		meta.Words = []string{"vm_ram"}
+		return cbsdmq.Job{Command: "bget", Args: []cbsdmq.Arg{guest, {Name: "mode", Value: "quiet"}}, Meta: meta}
+	case s.cbsd != "":
+		return cbsdmq.Job{Command: "bstop", Args: []cbsdmq.Arg{guest}, Meta: meta}
+	}
+	return cbsdmq.Job{Command: "bset", Args: []cbsdmq.Arg{guest, {Name: "tags", Value: fmt.Sprintf("s%d", n)}}, Meta: meta}
 }
 
 // answer notes a final reply and reports whether it is the first of its job.

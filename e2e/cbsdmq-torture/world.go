@@ -287,6 +287,7 @@ func (p *pool) keepUp(ctx context.Context) {
 		p.mu.Lock()
 		if p.agent != nil && p.agent.gone() {
 			p.w.note("agent of %s ended by itself: %v", p.name, p.agent.cmd.ProcessState)
+			p.w.agentLost()
 			if err := p.startLocked(); err != nil {
 				p.w.note("agent of %s: %v", p.name, err)
 			}

@@ -52,11 +52,20 @@ func answered(t *trial, c *Check) {
 // forgotten reports whether a broker may have lost the job before an agent had
 // it, or the reply after it was ended.
 func (t *trial) forgotten(f *file, ended bool) bool {
+	return t.lost(f, ended) || ended && !f.Asks && t.since(RepliesForgot, f)
+}
+
+func (t *trial) lost(f *file, ended bool) bool {
 	if !ended && !f.Legacy && (len(f.acts) > 0 || !f.Accepted.IsZero()) {
 		return false // a reply to a number that the broker may give again is never sent
 	}
+	return t.since(BrokerForgot, f)
+}
+
+// since reports whether something happened after the job was submitted.
+func (t *trial) since(kind string, f *file) bool {
 	return slices.ContainsFunc(t.Events, func(e Event) bool {
-		return e.Kind == BrokerForgot && (e.Pool == "" || e.Pool == f.Pool) && !e.At.Before(f.first().Add(-t.Slack))
+		return e.Kind == kind && (e.Pool == "" || e.Pool == f.Pool) && !e.At.Before(f.first().Add(-t.Slack))
 	})
 }
 

@@ -45,6 +45,7 @@ type Job struct {
 	Stream  bool // it asked for its output as it comes
 	Hostile bool // must not run
 	Legacy  bool // ID is not its printed id: its sender does not know that
+	Asks    bool // its sender asks the agent for the end, where no reply tells it
 	// Ends are the only ends that can be right; nil: any that the truth allows.
 	Ends    []cbsdmq.State
 	Expires time.Time
@@ -120,9 +121,10 @@ const (
 	RunnerLost    = "runner lost"
 	RunnerFrozen  = "runner frozen" // it did not see what happened meanwhile
 	CommandKilled = "command killed"
-	DiskFull      = "disk full"     // of the journal: output may not be kept
-	BrokerForgot  = "broker forgot" // it lost what it had confirmed, as it may
-	Rollback      = "rollback"      // the journal went back in time
+	DiskFull      = "disk full"      // of the journal: output may not be kept
+	BrokerForgot  = "broker forgot"  // it lost what it had confirmed, as it may
+	RepliesForgot = "replies forgot" // those that nobody had read
+	Rollback      = "rollback"       // the journal went back in time
 )
 
 // An Event is something that was done to the system. What has no Pool was done

@@ -143,6 +143,16 @@ func TestMutations(t *testing.T) {
 			h.without("a")
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.5)})
 		}},
+		{Answered, "no end, when replies were forgotten", "a", func(h *History) {
+			h.without("a")
+			h.Events = append(h.Events, Event{Kind: RepliesForgot, At: at(1.5)})
+		}},
+		{Answered, "who asks has no reply, when replies were forgotten", "a", func(h *History) {
+			h.reply("a").Address = ""
+			h.Replies[0].Follower = "late"
+			h.job("a").Asks = true
+			h.Events = append(h.Events, Event{Kind: RepliesForgot, At: at(1.5)})
+		}},
 		{Answered, "whoever waited has gone and the end is not known", "a", func(h *History) { h.without("a"); h.job("a").Submits[0].Left = true }},
 		{Answered, "not confirmed, but begun", "a", func(h *History) { h.without("a"); h.job("a").Submits[0].Confirmed = false }},
 		{OneEnd, "two ends", "a", func(h *History) {
@@ -264,6 +274,26 @@ func TestExcused(t *testing.T) {
 			h.reply("a").Address = ""
 			h.Replies[0].Follower = "late"
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.5)})
+		},
+		"a reply was forgotten": func(h *History) {
+			h.reply("a").Address = ""
+			h.Replies[0].Follower = "late"
+			h.Events = append(h.Events, Event{Kind: RepliesForgot, At: at(1.5)})
+		},
+		"an answer on the control lane is for no other job without an address": func(h *History) {
+			r := h.reply("17")
+			r.Address, r.Follower, r.At = "", "late", at(15)
+			for i := range h.Jobs {
+				if h.Jobs[i].Hostile {
+					h.Jobs[i].Submits[0].Left = true
+				}
+			}
+			h.Jobs = append(h.Jobs, Job{
+				ID: "unconfirmed", Token: "tokun", Pool: "pool1", Command: "bset", Changes: true, Legacy: true,
+				Submits: []Submit{{At: at(14), Done: at(14)}},
+			})
+			h.Acts = append(h.Acts, Act{Pool: "pool1", Job: "pool1/18", Command: "bset", Args: []string{"tags=tokun"}, Begin: at(14), End: at(15), Sum: OutputSum(nil)})
+			h.Replies = append(h.Replies, Reply{Job: "pool1/18", For: "unconfirmed", Follower: "late", At: at(16), Final: true, State: cbsdmq.Done})
 		},
 		"only the exit status is known": func(h *History) {
 			h.act("fails").Status = 0

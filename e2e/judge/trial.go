@@ -62,7 +62,9 @@ func newTrial(h *History, r Rules) *trial {
 	atAddress := make(map[string][]*file)
 	for _, f := range t.order {
 		for _, s := range f.Submits {
-			atAddress[s.Address] = append(atAddress[s.Address], f)
+			if s.Address != "" {
+				atAddress[s.Address] = append(atAddress[s.Address], f)
+			}
 		}
 	}
 	// Those of addresses first: they tell which job a number is of.

@@ -12,8 +12,12 @@ import (
 type Broker struct {
 	Name    string
 	Section string // of the configuration
-	Forgets bool   // a restart loses what it had confirmed
+	Forgets bool   // a restart loses what it had confirmed, and its numbers begin again
 	Slow    bool   // its start takes some seconds
+
+	// ForgetsReplies: those that nobody has read are gone with the agent that is
+	// the server; jobs are not.
+	ForgetsReplies bool
 
 	// Direct: agents must connect with nothing in between, since one of them is
 	// the server, or becomes it when there is none. Clients need not.
@@ -68,7 +72,7 @@ var Brokers = []Broker{
 		Name: "artemis", Section: "activemq", Keys: uri(""), Slow: true,
 		Start: one(Artemis),
 	},
-	{Name: "zeromq", Section: "zeromq", Keys: uri("tcp://"), Direct: true},
+	{Name: "zeromq", Section: "zeromq", Keys: uri("tcp://"), Direct: true, ForgetsReplies: true},
 }
 
 func one(start func(testing.TB) *Process) func(testing.TB, Place) []*Process {
