@@ -140,6 +140,9 @@ func (l *loop) begin(j *job) {
 		l.enlist(j)
 		return
 	}
+	if j.row.Flags&journal.Again != 0 {
+		l.batch.Mark = append(l.batch.Mark, journal.Mark{Seq: j.row.Seq, Flags: journal.Again})
+	}
 	l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq, Before: before})
 	l.begins = append(l.begins, j)
 }

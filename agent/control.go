@@ -330,7 +330,7 @@ func (l *loop) cancel(id string, done func(error)) {
 // again.
 func (l *loop) cancelUnbegun(j *job) {
 	reason := "cancelled before it began"
-	if j.rerun {
+	if j.row.Flags&journal.Again != 0 {
 		reason = "cancelled before it ran again: its runner was lost"
 	}
 	l.endQueued(j, cbsdmq.Cancelled, cbsdmq.ExitCancelled, reason, "")

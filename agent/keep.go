@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/journal"
 )
 
 // keepEvery is how often housekeeping is done; more often where replies live
@@ -51,7 +52,7 @@ func (l *loop) tickQueued(j *job, now time.Time) {
 
 // expired reports whether j may not begin any more.
 func (j *job) expired(now time.Time) bool {
-	return !j.rerun && !j.row.Expires.IsZero() && now.After(j.row.Expires)
+	return j.row.Flags&journal.Again == 0 && !j.row.Expires.IsZero() && now.After(j.row.Expires)
 }
 
 // expire ends a job that did not begin in time.

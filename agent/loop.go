@@ -41,7 +41,6 @@ type job struct {
 	before  cbsd.Snapshot
 	slot    bool // holds a worker
 	ready   bool // is in loop.ready
-	rerun   bool // a read whose command was lost sight of: it may have run, and cannot expire
 
 	busySince time.Time // when a foreign command was first seen on the guest
 	again     time.Time // not prepared before

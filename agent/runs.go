@@ -212,7 +212,7 @@ func (l *loop) reconcile(r Runner, snap knowledge) {
 		switch {
 		case known:
 			l.event(e)
-		case j.key.After(snap.Mark) && (snap.complete && j.row.Boot == l.s.cfg.Boot || j.plan.Class == cbsd.Read):
+		case j.key.After(snap.Mark) && snap.complete && j.row.Boot == l.s.cfg.Boot:
 			l.s.running.Add(-1)
 			if j.why == cbsdmq.Cancelled {
 				l.cancelUnbegun(j)
@@ -299,9 +299,7 @@ func (l *loop) refusedStart(j *job, e runner.Event) {
 		j.phase, j.key = queued, runner.Key{}
 		j.row.Epoch, j.row.N, j.row.Begun, j.row.Boot = 0, 0, time.Time{}, ""
 		j.again = time.Now().Add(foreignRetry)
-		if !j.rerun {
-			l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
-		}
+		l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
 		if j.why == cbsdmq.Cancelled {
 			l.cancelUnbegun(j)
 		}
@@ -313,8 +311,8 @@ func (l *loop) refusedStart(j *job, e runner.Event) {
 }
 
 // watchLost ends a job whose command was lost sight of. A read is run again,
-// unless nobody wants it any more. A change ends as unknown, but not before every process of it is gone: until
-// then its guest is not free.
+// unless nobody wants it any more. A change ends as unknown, but not before every
+// process of it is gone: until then its guest is not free.
 func (s *Server) watchLost(j *job, e runner.Event) {
 	printed := j.printedID(s.cfg.Pool)
 	boot, class := j.row.Boot, j.plan.Class
@@ -334,9 +332,9 @@ func (s *Server) watchLost(j *job, e runner.Event) {
 				l.s.running.Add(-1)
 				l.s.live.gone(j)
 				l.ackRun(e.Key)
-				j.phase, j.why, j.told, j.termAt, j.killAt, j.rerun = beginning, "", nil, time.Time{}, time.Time{}, true
-				l.batch.Begin = append(l.batch.Begin, &journal.Begin{Seq: j.row.Seq})
-				l.begins = append(l.begins, j)
+				j.why, j.told, j.termAt, j.killAt = "", nil, time.Time{}, time.Time{}
+				j.row.Flags |= journal.Again
+				l.begin(j)
 				return
 			}
 			l.conclude(j, e)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -71,6 +72,33 @@ func TestExpiredBetweenBeginAndStart(t *testing.T) {
 	if begun, _ := b.machine.snapshot(); len(begun) != 1 {
 		t.Errorf("begun: %q", begun)
 	}
+}
+
+// A read that a runner may have run which has forgotten it runs again, however
+// late: also by the next agent it is not said to have expired before it began.
+func TestLostReadDoesNotExpire(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
+	b.stop()
+	job := b.job("jget", "jname=jail1")
+	job.Meta.Expires = time.Now().Add(-time.Second)
+	b.beginOnly(job, time.Now().Add(-time.Hour), false)
+	b.machine.forget()
+	marks, err := filepath.Glob(filepath.Join(b.machine.dir, "served-*"))
+	if err != nil || len(marks) != 1 {
+		t.Fatalf("%q, %v", marks, err)
+	}
+	if err := os.Remove(marks[0]); err != nil {
+		t.Fatal(err)
+	}
+	b.machine.setRefuse(true)
+	b.start()
+	eventually(t, "it is started again", func() bool { return b.machine.refusals() > 0 })
+	b.stop()
+	b.machine.setRefuse(false)
+	b.start()
+	b.want(job.Meta.ID, cbsdmq.Done, 0)
 }
 
 // A command that had ended before it could be told to has its own end.

@@ -17,6 +17,7 @@ const (
 	Reads                       // its command changes nothing: it may be begun twice
 	Crashed                     // handling it crashed an agent
 	Poison                      // it did so twice
+	Again                       // a read that was lost sight of: it may have run, so it cannot expire before it does again
 )
 
 // AddressState says what became of the replies to one address.
