@@ -164,7 +164,7 @@ func refused(t *trial, c *Check) {
 	})
 	for _, f := range t.order {
 		a := f.last()
-		if !f.Expires.IsZero() && a != nil && a.Begin.After(f.Expires.Add(t.Slack)) && (f.Changes || len(f.acts) == 1) {
+		if !f.Expires.IsZero() && a != nil && a.Begin.After(f.Expires.Add(t.Slack)) && (f.Changes || len(f.acts) == 1 && !t.happened(RunnerLost, f)) {
 			c.broken(f.ID, t.evidence(f), "it began after it had expired")
 		}
 	}

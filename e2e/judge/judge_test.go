@@ -221,6 +221,11 @@ func TestMutations(t *testing.T) {
 			}
 		}},
 		{Refused, "it ran after it had expired", "a", func(h *History) { h.job("a").Expires = at(1.5) }},
+		{Refused, "a read ran after it had expired", "a", func(h *History) { h.job("a").Expires, h.job("a").Changes = at(1.5), false }},
+		{Refused, "a change ran after it had expired, and its runner was lost", "a", func(h *History) {
+			h.job("a").Expires = at(1.5)
+			h.Events = append(h.Events, Event{Kind: RunnerLost, At: at(1.7)})
+		}},
 		{Timeout, "too early", "late", func(h *History) { h.reply("late").At = at(23) }},
 		{Timeout, "it had ended", "late", func(h *History) { h.act("late").End = at(24) }},
 		{Timeout, "it did not run", "late", func(h *History) { h.act("late").Args = nil; h.act("late").Job = "-" }},
@@ -346,6 +351,10 @@ func TestExcused(t *testing.T) {
 			again := *h.act("a")
 			again.Begin, again.End = again.Begin.Add(time.Millisecond), again.End.Add(time.Millisecond)
 			h.Acts = append(h.Acts, again)
+		},
+		"a read that may have run in time runs again when it has expired": func(h *History) {
+			h.job("a").Expires, h.job("a").Changes = at(1.5), false
+			h.Events = append(h.Events, Event{Kind: RunnerLost, At: at(1.3)})
 		},
 		"a runner that was frozen, then killed": func(h *History) {
 			h.act("lost").End = at(31.5)

@@ -116,6 +116,9 @@ func newSchedule(d *dice) schedule {
 		}
 	}
 	s.addDeeds(d)
+	if s.focus == "lose runner" && s.timeLimit == 0 && maybe(0.7) {
+		s.timeLimit = time.Duration(between(2, 5)) * time.Second
+	}
 	s.addClients(d)
 	return s
 }
@@ -177,12 +180,23 @@ func (s *schedule) addDeeds(d *dice) {
 	slices.SortStableFunc(s.deeds, func(a, b deed) int { return int(a.at - b.at) })
 }
 
+func (s *schedule) rollsBack() bool {
+	return slices.ContainsFunc(s.deeds, func(d deed) bool { return d.what == "roll back" })
+}
+
 func (s *schedule) addClients(d *dice) {
 	maybe := func(p float64) bool { return d.chance("clients", p) }
 	guests := d.between("clients", 1, 3)
 	long, cancel, expire := maybe(0.5), 0.0, 0.1
 	if maybe(0.5) {
 		cancel = 0.3
+	}
+	legacy := 0.12
+	switch {
+	case s.volatile && s.rollsBack(): // then numbers mean others than before, and nobody can tell
+		legacy = 0
+	case s.volatile: // its numbers are the addresses, and it gives them again
+		legacy = 0.5
 	}
 	switch s.focus {
 	case "cancel":
@@ -219,7 +233,10 @@ func (s *schedule) addClients(d *dice) {
 				t.code = d.between("clients", 1, 3)
 			}
 			t.stream, t.inOrder, t.ask, t.deserted = maybe(0.3), maybe(0.3), maybe(0.3), maybe(0.1)
-			t.legacy, t.hostile = maybe(0.12), maybe(0.06)
+			t.legacy, t.hostile = maybe(legacy), maybe(0.06)
+			if t.legacy && s.volatile {
+				t.hostile = false // whose refusal it is at a number that comes again nobody can tell
+			}
 			if t.command == "change" && maybe(0.1) {
 				t.guests = pick(d, "clients", "g0,g1", "*", "")
 			}
