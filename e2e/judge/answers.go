@@ -38,7 +38,7 @@ func answered(t *trial, c *Check) {
 			})
 			switch {
 			case there:
-			case t.forgotten(f, len(finals) > 0), t.rolledBack(f):
+			case t.forgotten(f, len(finals) > 0), t.rolledBack(f), t.addressUndone(f, s):
 				c.Excused++
 			case len(finals) > 0:
 				c.broken(f.ID, t.evidence(f), "no final reply at %s", s.Address)
@@ -47,6 +47,16 @@ func answered(t *trial, c *Check) {
 			}
 		}
 	}
+}
+
+// addressUndone reports whether a rollback may have undone that the address of s
+// came to be known. Where a job has one address only, it was known as soon as the
+// job was.
+func (t *trial) addressUndone(f *file, s Submit) bool {
+	several := slices.ContainsFunc(f.Submits, func(o Submit) bool { return o.Address != s.Address })
+	return several && slices.ContainsFunc(t.Events, func(e Event) bool {
+		return e.Kind == Rollback && (e.Pool == "" || e.Pool == f.Pool) && !e.At.Before(s.At.Add(-t.Slack))
+	})
 }
 
 // forgotten reports whether a broker may have lost the job before an agent had

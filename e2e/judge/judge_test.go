@@ -132,6 +132,14 @@ func TestMutations(t *testing.T) {
 		{Answered, "the reply at another address is missing", "a", func(h *History) {
 			h.job("a").Submits = append(h.job("a").Submits, Submit{At: at(1), Done: at(1), Confirmed: true, Address: "other"})
 		}},
+		{Answered, "the reply at another address is missing, and a rollback was before", "a", func(h *History) {
+			h.job("a").Submits = append(h.job("a").Submits, Submit{At: at(50), Done: at(50), Confirmed: true, Address: "other"})
+			h.Events = append(h.Events, Event{Kind: Rollback, From: at(40), At: at(45)})
+		}},
+		{Answered, "the end was known before what a rollback undid", "a", func(h *History) {
+			h.reply("a").Address, h.reply("a").Follower = "", "early"
+			h.Events = append(h.Events, Event{Kind: Rollback, From: at(40), At: at(45)})
+		}},
 		{Answered, "only pieces", "a", func(h *History) {
 			for i := range h.Replies {
 				if h.Replies[i].Job == "pool1/a" {
@@ -351,6 +359,10 @@ func TestExcused(t *testing.T) {
 			again := *h.act("a")
 			again.Begin, again.End = again.Begin.Add(time.Millisecond), again.End.Add(time.Millisecond)
 			h.Acts = append(h.Acts, again)
+		},
+		"a rollback undid that another address was known": func(h *History) {
+			h.job("a").Submits = append(h.job("a").Submits, Submit{At: at(44), Done: at(44), Confirmed: true, Address: "other"})
+			h.Events = append(h.Events, Event{Kind: Rollback, From: at(40), At: at(45)})
 		},
 		"a read that may have run in time runs again when it has expired": func(h *History) {
 			h.job("a").Expires, h.job("a").Changes = at(1.5), false
