@@ -3,6 +3,8 @@ package cbsd
 import (
 	"slices"
 	"strings"
+
+	"github.com/cbsd/cbsdmq/internal/edits"
 )
 
 // commandNames lists the catalogue, sorted.
@@ -23,7 +25,7 @@ func commandNames() []string {
 func nearest(name string, list []string) (near string, close bool) {
 	best := 4
 	for _, n := range list {
-		if d := distance(strings.ToLower(name), n); d < best && 2*d < len(n) {
+		if d := edits.Distance(strings.ToLower(name), n); d < best && 2*d < len(n) {
 			near, best = n, d
 		}
 	}
@@ -35,33 +37,6 @@ func nearestHint(name string, list []string, otherwise string) string {
 		return "did you mean " + near + "?"
 	}
 	return otherwise
-}
-
-// distance counts the letters that must be inserted, deleted, replaced or
-// swapped with their neighbour to make b of a.
-func distance(a, b string) int {
-	if max(len(a), len(b)) > 64 {
-		return 64
-	}
-	var before, last, row [65]int
-	for j := range len(b) + 1 {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last = last, row
-	}
-	return last[len(b)]
 }
 
 // isUserSetting reports whether name is one of the families of cloud-init
