@@ -4,7 +4,6 @@ import (
 	"context"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/journal"
@@ -44,6 +43,9 @@ func (o *outbox) checkIDs(ctx context.Context) error {
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
+		if err == nil {
+			o.incarnation.Store(&info)
+		}
 	}
 	o.checked, o.outages = err == nil, outages
 	return err
@@ -54,16 +56,13 @@ func (o *outbox) checkIDs(ctx context.Context) error {
 // are undeliverable.
 func (l *loop) incarnation(e Endpoint, info bus.Info, done func(error)) {
 	r := l.s.cfg.Journal.Reader()
-	known, err := r.Broker(l.s.life, e.Name)
+	known, _, err := r.Broker(l.s.life, e.Name)
 	if err != nil || known == info.Instance {
 		done(err)
 		return
 	}
 	var owed []journal.Owe
 	if known != "" {
-		if !info.Durable {
-			l.s.out[e.Name].reborn.Store(time.Now().UnixMicro())
-		}
 		if owed, err = r.OwedByID(l.s.life, e.Name); err != nil {
 			done(err)
 			return

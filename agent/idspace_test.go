@@ -1,12 +1,57 @@
 package agent
 
 import (
+	"database/sql"
 	"fmt"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/mem"
 )
+
+// A job of an original client is acknowledged, that gets lost, and the host's
+// clock is set forward before the broker delivers it again. The broker is the
+// same, so it is the same job, whatever the clocks say.
+func TestClockIsSetBeforeAJobComesAgain(t *testing.T) {
+	b := newBench(t)
+	acked := make(chan struct{}, 3)
+	var acks atomic.Int64
+	b.broker.Hook(mem.Hooks{OnAck: func(d bus.Delivery) (bool, error) {
+		if d.Tube != "jobs" {
+			return true, nil
+		}
+		acked <- struct{}{}
+		return acks.Add(1) > 1, nil // the first is lost
+	}})
+	b.start()
+	number := b.raw(`{"Command":"jset","CommandArgs":{"jname":"jail1"},"JobID":4503599627370496}`)
+	<-acked
+	eventually(t, "it has ended", func() bool {
+		row, err := b.row(fmt.Sprint(number))
+		return err == nil && row != nil && row.State == cbsdmq.Done
+	})
+	b.stop()
+	db, err := sql.Open("sqlite", filepath.Join(b.dir, "pool", "journal.sqlite"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("UPDATE job SET accepted = accepted - ?", time.Hour.Microseconds()); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	<-acked
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
+	if begun, _ := b.machine.snapshot(); len(begun) != 2 {
+		t.Errorf("begun: %q", begun)
+	}
+}
 
 // A job of an original client is on its way into the journal while the broker
 // starts anew with nothing, and the agent learns of that by another job's reply.

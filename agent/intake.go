@@ -118,7 +118,8 @@ func (s *Server) take(ctx context.Context, e Endpoint, c bus.Consumer, ds []bus.
 		if err != nil {
 			break
 		}
-		a.lost = func() bool { return a.accept.Address.BrokerID && e.Bus.Outages() != outages }
+		numbered := a.accept.Address.BrokerID || a.accept.Job.Flags&journal.Legacy != 0
+		a.lost = func() bool { return numbered && e.Bus.Outages() != outages }
 		a.done = func(err error) { errs[i] = err; settled <- struct{}{} }
 		arrivals = append(arrivals, a)
 	}
@@ -292,9 +293,10 @@ func (s *Server) admit(job cbsdmq.Job, now time.Time) error {
 }
 
 // identify gives a job of an original client its identity: the broker's id and
-// the body. A broker that lost its memory gives its ids again: where the journal
-// has that identity, and its job was not of an earlier life of the broker, the
-// age of the message tells which of the two it is; in doubt they are the same.
+// the body. A broker that started anew may give its ids again: where the journal
+// has that identity from before, the age of the message tells which of the two it
+// is; in doubt they are the same. Clocks are not asked where the broker that runs
+// now gave both, or kept nothing of what is from before.
 func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e Endpoint, row *journal.Job) error {
 	sum := sha256.Sum256(d.Body)
 	row.ID = strconv.FormatUint(d.ID, 10)
@@ -303,14 +305,26 @@ func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e
 	if err != nil || last == nil {
 		return err
 	}
-	reborn := s.out[e.Name].reborn.Load()
-	asked := time.Now()       // the answer may be late: the message is older than it says, not younger
-	age, err := c.Age(ctx, d) // d is of the life of the broker that began at reborn, or it is gone
+	if now := s.out[e.Name].incarnation.Load(); now != nil {
+		_, since, err := s.cfg.Journal.Reader().Broker(ctx, e.Name)
+		switch {
+		case err != nil:
+			return err
+		case last.Seq >= since:
+			row.Ident = last.Ident
+			return nil
+		case !now.Durable:
+			row.Ident = journal.LegacyIdent(row.Ident, n+1)
+			return nil
+		}
+	}
+	asked := time.Now() // the answer may be late: the message is older than it says, not younger
+	age, err := c.Age(ctx, d)
 	if err != nil {
 		return err
 	}
 	put := asked.Add(-age - time.Second)
-	if put.After(last.Accepted) || last.Accepted.UnixMicro() < reborn {
+	if put.After(last.Accepted) {
 		row.Ident = journal.LegacyIdent(row.Ident, n+1)
 	} else {
 		row.Ident = last.Ident

@@ -27,10 +27,9 @@ type outbox struct {
 	checked  bool
 	outages  int // of the bus when they were
 
-	// reborn is when it was noticed that the broker had started anew and had
-	// kept nothing, in microseconds since 1970: a message that is delivered now
-	// is none of those that were accepted before. 0 = not seen.
-	reborn atomic.Int64
+	// incarnation is what is known of the broker that runs now, nil where its ids
+	// never begin again.
+	incarnation atomic.Pointer[bus.Info]
 }
 
 // A parcel is one reply for one address.

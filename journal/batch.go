@@ -112,7 +112,8 @@ type SentReply struct {
 	State AddressState
 }
 
-// A Broker is the incarnation of a broker that gives the ids of today.
+// A Broker is the incarnation of a broker that gives the ids of today, and those
+// of all jobs that are written down after this batch.
 type Broker struct {
 	Bus      string
 	Instance string

@@ -192,7 +192,7 @@ func (s *statements) texts() map[**sql.Stmt]string {
 		&s.sent:      "UPDATE address SET state = ?, put = ?, put_id = ? WHERE job = ? AND bus = ? AND tube = ?",
 		&s.mark:      "UPDATE job SET flags = flags | ? WHERE seq = ? AND finished = 0",
 		&s.release:   "UPDATE job SET state = ? WHERE seq = ? AND state = ?",
-		&s.broker:    "INSERT INTO broker VALUES (?, ?) ON CONFLICT DO UPDATE SET instance = excluded.instance",
+		&s.broker:    "INSERT INTO broker VALUES (?, (SELECT coalesce(max(seq), 0) + 1 FROM job) || ' ' || ?) ON CONFLICT DO UPDATE SET instance = excluded.instance",
 		&s.tombstone: "INSERT INTO tombstone VALUES (?, ?) ON CONFLICT DO NOTHING",
 		&s.alias:     "INSERT INTO alias VALUES (?, ?) ON CONFLICT DO NOTHING",
 		&s.meta:      "UPDATE meta SET n = ?, commits = ?, saved = ?",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -130,15 +131,19 @@ func TestBrokerIncarnation(t *testing.T) {
 	dir := t.TempDir()
 	j := openTest(t, dir)
 	defer func() { j.Close() }()
-	instance := func(want string) {
+	instance := func(want string) (since int64) {
 		t.Helper()
-		if got, err := j.Reader().Broker(t.Context(), "mem"); err != nil || got != want {
+		got, since, err := j.Reader().Broker(t.Context(), "mem")
+		if err != nil || got != want {
 			t.Errorf("incarnation %q, %v, want %q", got, err, want)
 		}
+		return since
 	}
 	instance("")
 	commit(t, j, Batch{Broker: []Broker{{Bus: "mem", Instance: "one"}, {Bus: "nats", Instance: "other"}}})
-	instance("one")
+	if since := instance("one"); since != 1 {
+		t.Errorf("the first incarnation gave job %d first", since)
+	}
 	sent, owed, ours := legacyAccept(17, "a"), legacyAccept(18, "b"), testAccept(testID(1))
 	elsewhere := legacyAccept(19, "c")
 	elsewhere.Address.Bus = "nats"
@@ -148,7 +153,15 @@ func TestBrokerIncarnation(t *testing.T) {
 		Sent:   []SentReply{{Seq: sent.Job.Seq, Bus: "mem", Tube: sent.Address.Tube, State: Sent}},
 	})
 	j = reopen(t, j, dir)
-	instance("two")
+	if since := instance("two"); since != elsewhere.Job.Seq+1 {
+		t.Errorf("job %d is said to be the first of the second incarnation", since)
+	}
+	if _, err := j.write.ExecContext(t.Context(), "UPDATE broker SET instance = 'three' WHERE bus = 'mem'"); err != nil {
+		t.Fatal(err)
+	}
+	if since := instance("three"); since != math.MaxInt64 {
+		t.Errorf("job %d is said to be the first of an incarnation of which that is not known", since)
+	}
 	owes, err := j.Reader().OwedByID(t.Context(), "mem")
 	if err != nil || len(owes) != 1 || owes[0].Seq != owed.Job.Seq || !owes[0].Address.BrokerID {
 		t.Errorf("owed by id: %+v, %v", owes, err)

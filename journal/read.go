@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -146,10 +147,18 @@ func (r Reader) Owed(ctx context.Context) ([]Owe, error) {
 }
 
 // Broker returns the incarnation of a broker that was noted last, "" if none
-// was.
-func (r Reader) Broker(ctx context.Context, bus string) (instance string, err error) {
-	err = r.db.QueryRowContext(ctx, "SELECT coalesce((SELECT instance FROM broker WHERE bus = ?), '')", bus).Scan(&instance)
-	return instance, explain("reading journal", r.path, err)
+// was, and the seq of the first job that came after that.
+func (r Reader) Broker(ctx context.Context, bus string) (instance string, since int64, err error) {
+	var text string
+	err = r.db.QueryRowContext(ctx, "SELECT coalesce((SELECT instance FROM broker WHERE bus = ?), '')", bus).Scan(&text)
+	if err != nil || text == "" {
+		return "", 0, explain("reading journal", r.path, err)
+	}
+	seq, instance, _ := strings.Cut(text, " ")
+	if since, err = strconv.ParseInt(seq, 10, 64); err != nil {
+		return text, math.MaxInt64, nil //nolint:nilerr // it was noted without
+	}
+	return instance, since, nil
 }
 
 // OwedByID returns the addresses on a bus that have not had their last reply

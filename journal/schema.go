@@ -82,7 +82,7 @@ CREATE INDEX alias_job ON alias(job);
 
 CREATE TABLE broker (                    -- which incarnation of a broker the addresses of today are of
 	bus      TEXT PRIMARY KEY,
-	instance TEXT NOT NULL
+	instance TEXT NOT NULL               -- the seq of the first job that may be from it, a space, its name
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tombstone (                 -- cancelled before they came
