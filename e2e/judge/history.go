@@ -125,6 +125,7 @@ const (
 	BrokerForgot  = "broker forgot"  // it lost what it had confirmed, as it may
 	RepliesForgot = "replies forgot" // those that nobody had read
 	Rollback      = "rollback"       // the journal went back in time
+	ClockSet      = "clock set"      // that of the agent's host; the times in Event and all others are of another
 )
 
 // An Event is something that was done to the system. What has no Pool was done

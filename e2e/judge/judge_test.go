@@ -235,6 +235,10 @@ func TestMutations(t *testing.T) {
 			h.Events = append(h.Events, Event{Kind: RunnerLost, At: at(1.7)})
 		}},
 		{Timeout, "too early", "late", func(h *History) { h.reply("late").At = at(23) }},
+		{Timeout, "too early, and the clock had been set before", "late", func(h *History) {
+			h.reply("late").At = at(23)
+			h.Events = append(h.Events, Event{Kind: ClockSet, At: at(19)})
+		}},
 		{Timeout, "it had ended", "late", func(h *History) { h.act("late").End = at(24) }},
 		{Timeout, "it did not run", "late", func(h *History) { h.act("late").Args = nil; h.act("late").Job = "-" }},
 		{Unknown, "no runner was lost", "lost", func(h *History) { h.Events = h.Events[:1] }},
@@ -359,6 +363,10 @@ func TestExcused(t *testing.T) {
 			again := *h.act("a")
 			again.Begin, again.End = again.Begin.Add(time.Millisecond), again.End.Add(time.Millisecond)
 			h.Acts = append(h.Acts, again)
+		},
+		"the clock was set while a command ran that has a limit": func(h *History) {
+			h.reply("late").At = at(23)
+			h.Events = append(h.Events, Event{Kind: ClockSet, At: at(22)})
 		},
 		"a rollback undid that another address was known": func(h *History) {
 			h.job("a").Submits = append(h.job("a").Submits, Submit{At: at(44), Done: at(44), Confirmed: true, Address: "other"})

@@ -94,6 +94,7 @@ func TestMutations(t *testing.T) {
 		wg.Go(func() {
 			for i := range next {
 				outcomes[i] = try(t.Context(), t.TempDir(), chosen[i])
+				t.Logf("%s: %s", chosen[i].name, outcomes[i].text) // the table comes late
 			}
 		})
 	}
@@ -155,7 +156,7 @@ func try(ctx context.Context, dir string, m mutation) (o outcome) {
 		return o
 	}
 	begun = time.Now()
-	run := exec.CommandContext(ctx, program, "-test.run", "Convict$", "-test.v", "-test.timeout", "5m", "-by", m.by, "-seeds", fmt.Sprint(*seedsFlag))
+	run := exec.CommandContext(ctx, program, "-test.run", "Convict$", "-test.v", "-test.timeout", "1h", "-by", m.by, "-seeds", fmt.Sprint(*seedsFlag))
 	out, err = run.CombinedOutput()
 	o.run = time.Since(begun)
 	if found := after.FindSubmatch(out); found != nil && err == nil {

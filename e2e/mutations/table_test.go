@@ -51,6 +51,10 @@ var table = []mutation{
 		edits: []edit{{"journal/schema.go", "id       TEXT NOT NULL UNIQUE,", "id       TEXT NOT NULL,"}},
 	},
 	{
+		name: "clocks tell whether an original client's job comes again", by: judge.Once,
+		edits: []edit{{"agent/intake.go", "		case last.Seq >= since:", "		case last.Seq >= since && ctx == nil:"}},
+	},
+	{
 		name: "begun jobs are started again by the next agent", by: judge.Once,
 		edits: []edit{{"agent/runs.go", "		if row.Begun.IsZero() {\n			if j.waits == 0 {", "		if row.N = 0; true {\n			if j.waits == 0 {"}},
 	},
@@ -117,6 +121,10 @@ var table = []mutation{
 	{
 		name: "a command expires while it runs", by: judge.Refused,
 		edits: []edit{{"agent/keep.go", "		case begun:\n			l.tickBegun(j, now)", "		case begun:\n			l.tickQueued(j, now)"}},
+	},
+	{
+		name: "a read that may have run can expire before it runs again", by: judge.Refused,
+		edits: []edit{{"agent/keep.go", "	return j.row.Flags&journal.Again == 0 && ", "	_ = journal.Again\n	return "}},
 	},
 	{
 		name: "the time limit is a fourth of what it is", by: judge.Timeout,

@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,8 +28,8 @@ type life struct {
 	once sync.Once
 	last func() // what is done at the moment of death: nothing that the dead compute is to be seen in it
 
-	calls atomic.Int64
-	dieAt atomic.Int64 // the call at which it dies, 0 = none
+	left  atomic.Int64 // calls at where until it dies, 0 = it does not
+	where string       // "" = anywhere
 }
 
 func (w *world) newLife(name string) *life {
@@ -53,13 +54,19 @@ func (l *life) die(where string) {
 	l.once.Do(func() {
 		close(l.dead)
 		l.w.trace("die", l.name, where)
+		if strings.HasPrefix(l.name, "agent") {
+			l.w.count("killed at " + where)
+		}
 		l.last()
 		close(l.gone)
 	})
 }
 
-// dieAfter kills the process n calls from now.
-func (l *life) dieAfter(n int) { l.dieAt.Store(l.calls.Load() + int64(n)) }
+// dieAt kills the process as c says. It is called before the process begins.
+func (l *life) dieAt(c crash) {
+	l.where = c.where
+	l.left.Store(int64(c.n))
+}
 
 // at is a call at its boundary. It may take a while.
 func (l *life) at(where string) error {
@@ -79,7 +86,7 @@ func (l *life) at(where string) error {
 
 // count is at without a wait.
 func (l *life) count(where string) error {
-	if l.calls.Add(1) == l.dieAt.Load() {
+	if (l.where == "" || l.where == where) && l.left.Add(-1) == 0 {
 		l.die(where)
 	}
 	if l.isDead() {

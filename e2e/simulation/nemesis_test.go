@@ -2,10 +2,12 @@ package simulation
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
@@ -18,7 +20,22 @@ var errReset = errors.New("connection reset by peer")
 // hooks let the broker break as the schedule says.
 func (w *world) hooks() mem.Hooks {
 	f, d := w.plan.faults, w.dice
-	hit := func(kind string, p float64) bool { return p > 0 && d.chance(kind, p) }
+	hit := func(kind string, p float64) bool {
+		yes := p > 0 && d.chance(kind, p)
+		if yes {
+			w.count("broker: " + kind)
+		}
+		return yes
+	}
+	what := func(m bus.Message) string {
+		switch {
+		case m.Tube.Name == tube:
+			return " of a job"
+		case strings.HasPrefix(m.Tube.Name, prefix) && !strings.HasPrefix(m.Tube.Name, prefix+"c"):
+			return " of a reply"
+		}
+		return " of the control lane"
+	}
 	return mem.Hooks{
 		OnDial: func() error {
 			if hit("dial", f.dial) {
@@ -28,9 +45,9 @@ func (w *world) hooks() mem.Hooks {
 		},
 		OnPut: func(m bus.Message) (stored bool, err error) {
 			switch {
-			case hit("put refused", f.putRefused):
+			case hit("put refused"+what(m), f.putRefused):
 				return false, errReset
-			case hit("put lost", f.putLost):
+			case hit("put lost"+what(m), f.putLost):
 				return true, errReset
 			}
 			return true, nil
@@ -51,7 +68,7 @@ func (w *world) hooks() mem.Hooks {
 			case hit("ack lost", f.ackLost):
 				return false, nil
 			case hit("ack refused", f.ackRefused):
-				return d.chance("ack applied", 0.5), errReset
+				return hit("ack applied", 0.5), errReset
 			}
 			return true, nil
 		},
@@ -66,6 +83,7 @@ func (w *world) nemesis(ctx context.Context) {
 			return
 		}
 		w.trace("deed", d.what, d.arg, d.for_.String())
+		w.count(strings.TrimSpace(d.what + " " + d.arg))
 		w.do(ctx, d)
 	}
 	pause(ctx, time.Until(begun.Add(w.plan.horizon)))
@@ -116,6 +134,11 @@ func (w *world) do(ctx context.Context, d deed) {
 		w.copyJournal()
 	case "roll back":
 		w.rollBack(ctx)
+	case "set clock":
+		w.clock.Store(int64(d.for_))
+		if l := w.agent.Load(); l != nil {
+			l.die("the clock is set")
+		}
 	case "foreign command":
 		w.cbsd.setForeign(d.arg)
 		time.AfterFunc(d.for_, func() { w.cbsd.setForeign("") })
@@ -164,6 +187,40 @@ func (w *world) copyJournal() {
 		}
 	}
 	w.copied = w.now()
+}
+
+// setClock sets the host's clock forward, or back where d is below zero. Time
+// itself goes on as it did, so all that was noted by that clock is moved instead.
+func (w *world) setClock(d time.Duration) {
+	for _, dir := range []string{w.dir, filepath.Join(w.dir, "old")} {
+		name := filepath.Join(dir, "pool", "journal.sqlite")
+		if _, err := os.Stat(name); err != nil {
+			continue
+		}
+		db, err := sql.Open("sqlite", name)
+		if err != nil {
+			w.t.Error(err)
+			continue
+		}
+		for _, column := range []string{"job.accepted", "job.begun", "job.finished", "meta.saved", "address.put", "tombstone.at"} {
+			table, column, _ := strings.Cut(column, ".")
+			if _, err := db.Exec(fmt.Sprintf("UPDATE %s SET %s = %[2]s - ? WHERE %[2]s > 0", table, column), d.Microseconds()); err != nil {
+				w.trace("set clock", err.Error()) // no journal yet
+				break
+			}
+		}
+		if err := db.Close(); err != nil {
+			w.t.Error(err)
+		}
+	}
+	w.machine.do(func() {
+		for _, r := range w.machine.runs {
+			if !r.event.At.IsZero() {
+				r.event.At = r.event.At.Add(-d)
+			}
+		}
+	})
+	w.event(judge.Event{Kind: judge.ClockSet, Pool: pool})
 }
 
 // rollBack puts the journal back to its copy: the agent is killed, and what it

@@ -147,4 +147,5 @@ func (w *world) measure() {
 	for _, j := range w.order {
 		w.history.Jobs = append(w.history.Jobs, *j)
 	}
+	w.countCancels()
 }

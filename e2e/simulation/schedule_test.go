@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,7 +16,7 @@ type schedule struct {
 	slowest                   time.Duration // of a call; 0 = calls take no time
 	looks                     time.Duration // the same of a look at a guest
 	faults                    faults
-	crashes                   []int // at which of its calls each agent is killed
+	crashes                   []crash // of each agent
 	clients                   []clientPlan
 	deeds                     []deed
 	horizon                   time.Duration
@@ -57,6 +58,21 @@ type task struct {
 	tombed   bool          // it is cancelled before it is submitted
 	again    time.Duration // it is submitted again, by another session; 0 = not
 	deserted bool          // nobody waits for its reply
+}
+
+// A crash kills an agent at its nth call at a boundary; "" = at any.
+type crash struct {
+	where string
+	n     int
+}
+
+// boundaries are where an agent can be killed that serves. Each of its failpoints
+// (internal/failpoint) is one: received, accepted and acked, starting and started,
+// looking, exited, judging, finishing and finished, replied.
+var boundaries = []string{
+	"receive", "receive done", "ack", "ack done", "before", "before done", "start", "start done", "next", "next done", "after", "after done",
+	"lookups", "lookups done", "acknowledge", "acknowledge done", "put", "put done", "kill", "kill done", "inspect", "inspect done",
+	"list", "list done", "consume", "consume done", "dial", "dial done", "release", "release done", "journal write",
 }
 
 // A deed is something that is done to the world.
@@ -112,7 +128,15 @@ func newSchedule(d *dice) schedule {
 	}
 	if maybe(0.6) {
 		for range between(1, 5) {
-			s.crashes = append(s.crashes, between(1, pick(d, "schedule", 10, 60, 300)))
+			if maybe(0.5) {
+				s.crashes = append(s.crashes, crash{n: between(1, pick(d, "schedule", 10, 60, 300))})
+			} else {
+				c := crash{pick(d, "schedule", boundaries...), between(1, pick(d, "schedule", 1, 3, 10))}
+				if strings.HasPrefix(c.where, "kill") {
+					c.n, s.focus = 1, "cancel" // or it hardly ever comes to that
+				}
+				s.crashes = append(s.crashes, c)
+			}
 		}
 	}
 	s.addDeeds(d)
@@ -126,9 +150,9 @@ func newSchedule(d *dice) schedule {
 // addDeeds chooses what goes wrong: in half of all schedules a little of
 // everything, in the others one thing often and others rarely.
 func (s *schedule) addDeeds(d *dice) {
-	if d.chance("deeds", 0.5) {
+	if s.focus == "" && d.chance("deeds", 0.5) {
 		s.focus = pick(d, "deeds", "kill agent", "restart agent", "rival", "disk full", "disk read-only", "lose runner", "refuse starts",
-			"power off", "roll back", "foreign command", "cut", "freeze", "stop broker", "forgetful broker", "cancel", "expiry")
+			"power off", "set clock", "roll back", "foreign command", "cut", "freeze", "stop broker", "forgetful broker", "cancel", "expiry")
 	}
 	moment := func() time.Duration { return d.upTo("deeds", s.horizon*2/3) }
 	times := func(p float64, most int, what string, f func()) {
@@ -157,6 +181,9 @@ func (s *schedule) addDeeds(d *dice) {
 	})
 	simple(0.2, 3, "refuse starts", 5*time.Second)
 	simple(0.08, 1, "power off", 0)
+	times(0.08, 2, "set clock", func() {
+		s.deeds = append(s.deeds, deed{at: moment(), what: "set clock", for_: pick[time.Duration](d, "deeds", 1, -1) * d.upTo("deeds", pick(d, "deeds", 5*time.Second, 45*time.Minute))})
+	})
 	times(0.08, 1, "roll back", func() {
 		a, b := moment(), moment()
 		s.foreign = true // commands that the journal has forgotten
@@ -245,6 +272,9 @@ func (s *schedule) addClients(d *dice) {
 			}
 			if maybe(cancel) {
 				t.cancel = d.upTo("clients", pick(d, "clients", 20*time.Millisecond, 3*time.Second, 20*time.Second)) + time.Nanosecond
+				if maybe(0.4) {
+					t.work = d.between("clients", 1000, 8000) // so that it runs by then
+				}
 			}
 			t.tombed = maybe(cancel / 6)
 			if maybe(0.1) {

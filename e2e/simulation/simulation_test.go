@@ -92,6 +92,7 @@ func report(t *testing.T, seed uint64, v judge.Verdict) {
 func TestSeeds(t *testing.T) {
 	begun := time.Now()
 	var sum judge.Verdict
+	tally := make(map[string]int)
 	for seed := *fromFlag; seed < *fromFlag+uint64(*seedsFlag); seed++ {
 		w, v := play(t, seed, *digestFlag)
 		if *digestFlag {
@@ -99,10 +100,16 @@ func TestSeeds(t *testing.T) {
 		}
 		report(t, seed, v)
 		sum.Add(v)
+		for what, n := range w.tally {
+			tally[what] += n
+		}
 	}
 	took := time.Since(begun)
 	t.Logf("%d schedules in %s, %.0f in a second", *seedsFlag, took.Round(time.Millisecond), float64(*seedsFlag)/took.Seconds())
 	summary(t, sum)
+	if *fromFlag == 1 && *seedsFlag >= 200 {
+		covered(t, tally)
+	}
 }
 
 func summary(t *testing.T, v judge.Verdict) {

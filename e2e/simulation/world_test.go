@@ -50,15 +50,17 @@ type world struct {
 	healed  atomic.Bool
 	stopped atomic.Bool // the broker
 	copies  atomic.Int64
-	crashes []int                  // at which call each agent dies
+	crashes []crash                // of each agent
 	copied  time.Time              // when the journal was copied
 	rolled  atomic.Pointer[string] // the copy that takes the journal's place after the next death
+	clock   atomic.Int64           // how far the host's clock is set forward after the next death
 
 	mu      sync.Mutex
 	latest  time.Time
 	history judge.History
 	jobs    map[string]*judge.Job // by ID
 	order   []*judge.Job
+	tally   map[string]int // how often each thing went wrong
 	lines   []string
 	same    *strings.Replacer // leaves out what is another each time
 	verbose bool
@@ -87,6 +89,7 @@ func (w *world) event(e judge.Event) {
 	defer w.mu.Unlock()
 	e.At = w.nowLocked()
 	w.history.Events = append(w.history.Events, e)
+	w.tally[e.Kind]++
 	w.traceLocked("event", e.Kind, fmt.Sprint("pid ", e.PID))
 }
 
@@ -137,6 +140,7 @@ func (w *world) slow(where string) time.Duration {
 	case w.plan.slowest == 0 || !w.dice.chance("slow", 0.3):
 		return 0
 	}
+	w.count("slow call")
 	return w.dice.upTo("slow", w.plan.slowest)
 }
 
@@ -154,7 +158,14 @@ func (w *world) wrote() syscall.Errno {
 	if l := w.agent.Load(); l != nil && !l.isDead() {
 		_ = l.count("journal write")
 	}
-	return w.disk.write()
+	errno := w.disk.write()
+	switch errno {
+	case syscall.ENOSPC:
+		w.count("full disk written to")
+	case syscall.EROFS:
+		w.count("read-only disk written to")
+	}
+	return errno
 }
 
 // keepAgent has an agent serve the pool until ctx ends.
@@ -167,6 +178,13 @@ func (w *world) keepAgent(ctx context.Context) {
 		}
 		pause(ctx, down)
 	}
+}
+
+// count notes that something went wrong as it was to.
+func (w *world) count(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tally[what]++
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -197,7 +215,7 @@ func (w *world) serve(ctx context.Context, name string) {
 	alone := !w.held // else it is a rival, and finds the journal locked
 	if alone {
 		if !w.healed.Load() && len(w.crashes) > 0 {
-			l.dieAfter(w.crashes[0])
+			l.dieAt(w.crashes[0])
 			w.crashes = w.crashes[1:]
 		}
 		w.agent.Store(l)
@@ -214,6 +232,7 @@ func (w *world) serve(ctx context.Context, name string) {
 		w.live(ctx, l, j, boot)
 	} else {
 		w.trace("open", name, err.Error())
+		w.count("the journal is another's")
 	}
 	w.files <- struct{}{}
 	defer func() { <-w.files }()
@@ -248,6 +267,9 @@ func (w *world) serve(ctx context.Context, name string) {
 			}
 		}
 		w.event(judge.Event{Kind: judge.Rollback, Pool: pool, From: w.copied})
+	}
+	if d := time.Duration(w.clock.Swap(0)); d != 0 {
+		w.setClock(d)
 	}
 }
 
@@ -352,7 +374,7 @@ func makeDir(t *testing.T) string {
 
 func newWorld(t *testing.T, dir string, seed uint64, verbose bool) *world {
 	w := &world{
-		t: t, dice: newDice(seed), dir: dir, cbsd: &plans{}, verbose: verbose, jobs: make(map[string]*judge.Job),
+		t: t, dice: newDice(seed), dir: dir, cbsd: &plans{}, verbose: verbose, jobs: make(map[string]*judge.Job), tally: make(map[string]int),
 		stop: make(chan struct{}), files: make(chan struct{}, 1), settled: make(chan struct{}, 1),
 	}
 	w.same = strings.NewReplacer(dir, "DIR", fmt.Sprint("pid ", os.Getpid()), "pid N")
