@@ -20,11 +20,16 @@ const (
 
 	// maxCredit bounds what one link may be sent ahead.
 	maxCredit = 512
+
+	// firstCredit is what a new link to a queue takes at least. Classic puts what
+	// comes back behind all else that has come back before: to keep the order, it
+	// must have been taken together. It is more than an agent holds at a time.
+	firstCredit = 100
 )
 
-// consumer takes messages over links: one for each tube, opened together. A link
-// is never given more credit than the present Receive has room for, so that
-// nothing lies with one consumer while another has nothing to do.
+// consumer takes messages over links: one for each tube, opened together. After
+// firstCredit a link is never given more credit than the present Receive has room
+// for, so that nothing lies with one consumer while another has nothing to do.
 //
 // Credit cannot be taken back reliably, nor a single message given back:
 // ActiveMQ Classic delivers what is released to the same link again. So what
@@ -36,15 +41,16 @@ type consumer struct {
 	wake    chan struct{} // holds a token when there is something to look at
 	closing chan struct{}
 
-	mu      sync.Mutex
-	now     *links              // those that receive; nil = to be opened
-	all     map[*links]struct{} // that are open
-	opening bool
-	ready   []*ref // came over now, and were not handed out
-	calls   bool   // Receive runs
-	timer   *time.Timer
-	later   map[*time.Timer]struct{}
-	closed  bool
+	mu       sync.Mutex
+	now      *links              // those that receive; nil = to be opened
+	all      map[*links]struct{} // that are open
+	opening  bool
+	shutting chan struct{} // closed when those that were given up last are closed; nil = none were
+	ready    []*ref        // came over now, and were not handed out
+	calls    bool          // Receive runs
+	timer    *time.Timer
+	later    map[*time.Timer]struct{}
+	closed   bool
 }
 
 // ref is the Ref of a bus.Delivery.
@@ -154,12 +160,17 @@ func (k *consumer) ask(max int) error {
 	if k.now == nil {
 		if !k.opening {
 			k.opening = true
-			go k.reopen()
+			go k.reopen(k.shutting)
 		}
 		return nil
 	}
 	for _, l := range k.now.each {
-		if n := min(max, maxCredit) - len(k.ready) - l.credit; n > 0 {
+		n := min(max, maxCredit) - len(k.ready) - l.credit
+		if !l.asked && k.o.Tubes[0].Kind == bus.Queue {
+			n = firstCredit
+		}
+		if n > 0 {
+			l.asked = true
 			l.credit += n
 			if err := l.in.IssueCredit(uint32(n)); err != nil {
 				return err

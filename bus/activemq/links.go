@@ -17,6 +17,7 @@ type link struct {
 	tube   string
 	in     *amqp.Receiver
 	credit int // messages that may still come
+	asked  bool
 	links  *links
 }
 
@@ -86,7 +87,18 @@ func (k *consumer) collect(l *link) {
 	}
 }
 
-func (k *consumer) reopen() {
+// reopen opens links when those before are closed: what they give back comes
+// first.
+func (k *consumer) reopen(before <-chan struct{}) {
+	if before != nil {
+		select {
+		case <-before:
+		case <-k.closing:
+			return
+		case <-k.conn.Dead():
+			return
+		}
+	}
 	ls, err := k.open()
 	if err != nil {
 		_ = k.conn.Fail(fmt.Errorf("consuming again: %w", err))
@@ -110,7 +122,13 @@ func (k *consumer) retire(ls *links) {
 // shut closes ls, and waits for nothing. k.mu is held.
 func (k *consumer) shut(ls *links) {
 	delete(k.all, ls)
+	before, done := k.shutting, make(chan struct{})
+	k.shutting = done
 	go func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
 		if err := ls.close(); err != nil {
 			_ = k.conn.Fail(err)
 		}

@@ -62,6 +62,7 @@ func contract(t *testing.T, s Server) {
 		{"AckedIsNotRedelivered", testAcked},
 		{"UnackedComesBack", testUnacked},
 		{"Release", testRelease},
+		{"ReleasedKeepsItsPlace", testPlace},
 		{"Age", testAge},
 		{"IDs", testIDs},
 		{"BatchesAndOrder", testBatches},

@@ -73,6 +73,31 @@ func testRelease(t *testing.T, s Server) {
 	nothing(t, n)
 }
 
+// testPlace checks that what is given back comes again before what was put after
+// it: an agent that cannot take a job for a while must not get them mixed up.
+func testPlace(t *testing.T, s Server) {
+	if !s.Driver.Caps().Order {
+		t.Skip("the broker keeps no order")
+	}
+	q := queue(t)
+	c := dial(t, s.Driver)
+	want := numbered(20)
+	put(t, c, q, want...)
+	n := consume(t, c, q)
+	for i, size := range []int{1, 1, 1, 3, 1, 5, 2, 1} {
+		ds := receive(t, n, size)
+		if diff := cmp.Diff(want[:size], bodies(ds)); diff != "" {
+			t.Errorf("time %d (-want +got):\n%s", i+1, diff)
+		}
+		if err := n.Release(within(t, limit), 0, ds...); err != nil {
+			t.Fatalf("releasing: %v", err)
+		}
+	}
+	if diff := cmp.Diff(want, bodies(take(t, n, len(want)))); diff != "" {
+		t.Errorf("in the end (-want +got):\n%s", diff)
+	}
+}
+
 func testAge(t *testing.T, s Server) {
 	q := queue(t)
 	c := dial(t, s.Driver)

@@ -43,6 +43,7 @@ type consumer struct {
 	window  int // what the broker hands out at most without an acknowledgement
 	ready   []amqp.Delivery
 	unacked map[uint64]bool // tags that were handed out
+	back    []uint64        // tags that go back when the subscription has ended
 	calls   bool            // Receive runs
 	timer   *time.Timer     // ends the subscription
 	later   map[*time.Timer]struct{}
@@ -143,6 +144,9 @@ func (k *consumer) next(max int, late bool) (ds []bus.Delivery, more <-chan time
 		return nil, nil, err
 	}
 	n := min(max, len(k.ready))
+	if len(k.back) > 0 {
+		n = 0 // what is ready goes back too: it is behind that
+	}
 	switch {
 	case n > 1 && n < max && !late:
 		return nil, time.After(linger), nil
@@ -260,7 +264,7 @@ func (k *consumer) collect(came <-chan amqp.Delivery) {
 		return
 	}
 	k.on = false
-	if !k.calls && !k.closed {
+	if !k.closed && (!k.calls || len(k.back) > 0) {
 		k.giveBack()
 	}
 	k.signal()
@@ -286,13 +290,15 @@ func (k *consumer) rest() {
 	k.unsubscribe(tags, window)
 }
 
-// giveBack returns what is ready to its tubes. k.mu is held. An error means the
-// end of the connection, which does the same.
+// giveBack returns what is ready, and what was to go back, to its tubes: each
+// message has its place there again. k.mu is held. An error means the end of the
+// connection, which does the same.
 func (k *consumer) giveBack() {
+	_ = k.nack(k.back)
 	for _, d := range k.ready {
 		_ = d.Nack(false, true)
 	}
-	k.ready = nil
+	k.back, k.ready = nil, nil
 }
 
 // Ack tells the broker, and does not wait for its word.
@@ -300,7 +306,7 @@ func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
 	defer k.conn.Guard(ctx)()
 	return k.settle(ds, func(tags []uint64) error {
 		// One word is enough where nothing else is outstanding below.
-		if all := len(k.unacked) == 0 && len(k.ready) == 0; all && len(tags) > 1 {
+		if all := len(k.unacked)+len(k.ready)+len(k.back)+len(k.later) == 0; all && len(tags) > 1 {
 			highest := tags[0]
 			for _, t := range tags {
 				highest = max(highest, t)
@@ -316,13 +322,23 @@ func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
 	})
 }
 
-// Release has the messages delivered again. RabbitMQ knows no delay: they are
-// kept here until it has passed, and given back at once if the connection ends.
+// Release has the messages delivered again. All that came behind them goes back
+// first, with the subscription, so that they keep their place. RabbitMQ knows no
+// delay: they are kept here until it has passed, and given back at once if the
+// connection ends.
 func (k *consumer) Release(ctx context.Context, delay time.Duration, ds ...bus.Delivery) error {
 	defer k.conn.Guard(ctx)()
 	return k.settle(ds, func(tags []uint64) error {
 		if delay <= 0 {
-			return k.nack(tags)
+			k.back = append(k.back, tags...)
+			switch {
+			case k.streams == 0:
+				k.giveBack()
+			case k.on:
+				k.on = false
+				go k.unsubscribe(k.tags(), k.window)
+			}
+			return nil
 		}
 		var t *time.Timer
 		t = time.AfterFunc(delay, func() {
