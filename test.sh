@@ -71,5 +71,6 @@ maven activemq org.apache.activemq:activemq-broker:$activemq org.apache.activemq
 	org.apache.activemq:activemq-amqp:$activemq org.apache.activemq:activemq-jaas:$activemq org.apache.activemq:activemq-spring:$activemq \
 	org.apache.activemq:activemq-console:$activemq org.springframework:spring-context:6.2.12 org.slf4j:slf4j-simple:2.0.18
 maven artemis org.apache.activemq:artemis-server:$artemis org.apache.activemq:artemis-amqp-protocol:$artemis org.slf4j:slf4j-simple:2.0.17
+maven kafka org.apache.kafka:kafka_2.13:4.4.0 org.apache.logging.log4j:log4j-slf4j-impl:2.25.5
 
 CGO_ENABLED=${CGO_ENABLED:-0} go test "$@" ./...

@@ -74,7 +74,7 @@ func ActiveMQ(t testing.TB, options ...ActiveMQOption) *Process {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatalf("configuring ActiveMQ: %v", err)
 	}
-	return startJava(t, addr, dir, jars, "org.apache.activemq.console.Main", "start", "xbean:file:"+file)
+	return startActiveMQ(t, addr, dir, jars, "org.apache.activemq.console.Main", "start", "xbean:file:"+file)
 }
 
 // Artemis starts an ActiveMQ Artemis. It skips the test where there is none.
@@ -102,38 +102,16 @@ func Artemis(t testing.TB) *Process {
 	if err := errors.Join(os.Mkdir(etc, 0o700), os.WriteFile(filepath.Join(etc, "broker.xml"), []byte(text), 0o600)); err != nil {
 		t.Fatalf("configuring Artemis: %v", err)
 	}
-	return startJava(t, addr, dir, jars, "org.apache.activemq.artemis.core.server.embedded.Main", dir)
+	return startActiveMQ(t, addr, dir, jars, "org.apache.activemq.artemis.core.server.embedded.Main", dir)
 }
 
-// javaServer returns the root of the repository, and the class path of a server
-// whose jars test.sh has fetched into .cache/servers/name.
-func javaServer(t testing.TB, name, jar string) (root, classpath string) {
+// startActiveMQ starts a server that works in dir.
+func startActiveMQ(t testing.TB, addr, dir, classpath, main string, args ...string) *Process {
 	t.Helper()
-	root, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for root != filepath.Dir(root) {
-		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-			break
-		}
-		root = filepath.Dir(root)
-	}
-	dir := filepath.Join(root, ".cache", "servers", name)
-	if found, _ := filepath.Glob(filepath.Join(dir, jar)); len(found) == 0 {
-		Require(t, jar+" of "+name+" in .cache/servers", "./test.sh, which needs Maven")
-	}
-	return root, filepath.Join(dir, "*")
-}
-
-// startJava starts a server for a small machine, which works in dir.
-func startJava(t testing.TB, addr, dir, classpath, main string, args ...string) *Process {
-	t.Helper()
-	java := Require(t, "java", "apt-get install openjdk-17-jdk-headless (Debian), pkg install openjdk17 (FreeBSD)")
-	p := &Process{Addr: addr, path: java, patience: 90 * time.Second, args: append([]string{
-		"-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.io.tmpdir=" + dir,
-		"-Dactivemq.home=" + dir, "-Dactivemq.base=" + dir, "-Dactivemq.data=" + dir, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-		"-cp", classpath, main}, args...)}
+	path, args := java(t, dir, classpath, append([]string{
+		"-Dactivemq.home=" + dir, "-Dactivemq.base=" + dir, "-Dactivemq.data=" + dir, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", main,
+	}, args...)...)
+	p := &Process{Addr: addr, path: path, patience: 90 * time.Second, args: args}
 	p.startWith(t)
 	return p
 }

@@ -23,9 +23,10 @@ type Process struct {
 
 	path     string
 	args     []string
-	env      []string      // nil = ours
-	patience time.Duration // until it accepts connections
-	cmd      *exec.Cmd     // nil when it does not run
+	env      []string                // nil = ours
+	patience time.Duration           // until it accepts connections
+	ready    func(addr string) error // nil: once it does
+	cmd      *exec.Cmd               // nil when it does not run
 	out      bytes.Buffer
 }
 
@@ -87,6 +88,10 @@ func (p *Process) Start(t testing.TB) {
 		c, err := net.Dial("tcp", p.Addr)
 		if err != nil {
 			return fmt.Errorf("%s does not accept connections: %w", p.path, err)
+		}
+		if p.ready != nil {
+			c.Close()
+			return p.ready(p.Addr)
 		}
 		return c.Close()
 	})

@@ -1,0 +1,143 @@
+package testserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// KafkaClusterID is the id of every cluster that Kafka starts.
+const KafkaClusterID = "cbsdmqcbsdmqcbsdmqcbsQ"
+
+// A KafkaOption changes how Kafka starts a server.
+type KafkaOption func(*kafka)
+
+type kafka struct {
+	protocol string
+	mute     bool // it cannot serve share groups
+	config   []string
+	format   []string
+}
+
+// KafkaConfig adds lines to server.properties.
+func KafkaConfig(lines ...string) KafkaOption {
+	return func(k *kafka) { k.config = append(k.config, lines...) }
+}
+
+// KafkaProtocol is that of clients: SSL, SASL_PLAINTEXT or SASL_SSL.
+func KafkaProtocol(name string) KafkaOption { return func(k *kafka) { k.protocol = name } }
+
+// KafkaFeature sets the level of a feature, such as share.version=0. The server
+// is not asked whether it can serve share groups.
+func KafkaFeature(name string) KafkaOption {
+	return func(k *kafka) { k.format = append(k.format, "--feature", name); k.mute = true }
+}
+
+// KafkaUser adds a user who logs in by a SCRAM mechanism.
+func KafkaUser(mechanism, user, password string) KafkaOption {
+	return func(k *kafka) {
+		k.format = append(k.format, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, user, password))
+	}
+}
+
+// Kafka starts a Kafka of one node, broker and controller (KRaft). It skips the
+// test where there is none.
+func Kafka(t testing.TB, options ...KafkaOption) *Process {
+	t.Helper()
+	_, jars := javaServer(t, "kafka", "kafka-server-*.jar")
+	dir := t.TempDir()
+	addr, internal, controller := FreeAddr(t), FreeAddr(t), FreeAddr(t)
+	k := &kafka{protocol: "PLAINTEXT"}
+	for _, o := range options {
+		o(k)
+	}
+	lines := append([]string{
+		"process.roles=broker,controller",
+		"node.id=1",
+		"log.dirs=" + filepath.Join(dir, "data"),
+		"listeners=CLIENT://" + addr + ",INTERNAL://" + internal + ",CONTROLLER://" + controller,
+		"advertised.listeners=CLIENT://" + addr + ",INTERNAL://" + internal,
+		"listener.security.protocol.map=CLIENT:" + k.protocol + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"inter.broker.listener.name=INTERNAL",
+		"controller.listener.names=CONTROLLER",
+		"controller.quorum.bootstrap.servers=" + controller,
+		"offsets.topic.replication.factor=1",
+		"offsets.topic.num.partitions=1",
+		"transaction.state.log.replication.factor=1",
+		"transaction.state.log.min.isr=1",
+		"share.coordinator.state.topic.replication.factor=1",
+		"share.coordinator.state.topic.num.partitions=1",
+		"share.coordinator.state.topic.min.isr=1",
+		"auto.create.topics.enable=false",
+		"broker.session.timeout.ms=3000", // one that was killed cannot come back before
+		"broker.heartbeat.interval.ms=500",
+		"log.cleaner.dedupe.buffer.size=16777216",
+		"log.segment.delete.delay.ms=1000",
+		"log.index.size.max.bytes=1048576",
+	}, k.config...)
+	file := filepath.Join(dir, "server.properties")
+	logging := filepath.Join(dir, "log4j2.properties")
+	for name, text := range map[string]string{
+		file:    strings.Join(lines, "\n") + "\n",
+		logging: "status=error\nappender.out.type=Console\nappender.out.name=out\nappender.out.target=SYSTEM_ERR\nappender.out.layout.type=PatternLayout\nappender.out.layout.pattern=%d %p %c{1} %m%n\nrootLogger.level=warn\nrootLogger.appenderRef.out.ref=out\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatalf("configuring Kafka: %v", err)
+		}
+	}
+	log4j := "-Dlog4j2.configurationFile=" + logging
+	path, args := java(t, dir, jars, append([]string{
+		log4j, "kafka.tools.StorageTool", "format", "--standalone", "-t", KafkaClusterID, "-c", file,
+	}, k.format...)...)
+	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+		t.Fatalf("formatting the storage of Kafka: %v\n%s", err, out)
+	}
+	_, args = java(t, dir, jars, log4j, "kafka.Kafka", file)
+	p := &Process{Addr: addr, path: path, args: args, patience: 90 * time.Second}
+	if k.protocol == "PLAINTEXT" && !k.mute {
+		p.ready = kafkaAnswers
+	}
+	p.startWith(t)
+	return p
+}
+
+// kafkaAnswers reports why the server cannot serve share groups yet: it accepts
+// connections long before. It asks for one on a topic of its own, "ready".
+func kafkaAnswers(addr string) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	const name = "ready"
+	adm := kadm.NewClient(cl)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := adm.CreateTopic(ctx, 1, 1, nil, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		return err
+	}
+	begin := kadm.Offsets{}
+	begin.AddOffset(name, 0, 0, -1)
+	if rs, err := adm.AlterShareGroupOffsets(ctx, name, begin); err != nil || rs[name][0] != nil {
+		return errors.Join(err, rs[name][0])
+	}
+	all, err := adm.DescribeShareGroupOffsets(ctx, name)
+	if err == nil {
+		err = all[name].Err
+	}
+	if err == nil {
+		o, _ := all[name].Offsets.Lookup(name, 0)
+		err = o.Err
+	}
+	return err
+}
