@@ -15,13 +15,14 @@ type Config struct {
 	Password string `json:"password"`
 	Token    string `json:"token"`
 	Creds    string `json:"creds"` // nats: a .creds file
+	SASL     string `json:"sasl"`  // kafka: how user and password are shown; default the best that the broker offers
 
 	TLS  bool   `json:"tls"`
 	CA   string `json:"ca"`   // PEM file with the authorities to trust; default the system's
 	Cert string `json:"cert"` // PEM file of the client's certificate
 	Key  string `json:"key"`  // PEM file of its key
 
-	Replicas int `json:"replicas"` // rabbitmq: copies of a queue in a cluster; 0 = no cluster
+	Replicas int `json:"replicas"` // rabbitmq, kafka: copies of a queue in a cluster; 0 = no cluster (kafka: the broker's default)
 
 	CurveKey     string `json:"curve_key"`     // zeromq: file with this side's secret key
 	CurveServer  string `json:"curve_server"`  // zeromq: the agent's public key; default the one of CurveKey

@@ -130,6 +130,7 @@ func Kinds() []string {
 		"beanstalkd",
 		"nats",
 		"rabbitmq",
+		"kafka",
 		"activemq",
 		"zeromq",
 	}

@@ -146,7 +146,7 @@ func described(t *testing.T, keys, elsewhere map[string]json.RawMessage) {
 // leave the key out.
 func TestExampleShowsDefaults(t *testing.T) {
 	c, _ := parse(t, Example())
-	short, _ := parse(t, `{"cbsdenv":"/pool1","beanstalkd":{"uri":"127.0.0.1:11300","logdir":"/var/log/cbsdmq"},"nats":{"uri":"embedded"},"rabbitmq":{"uri":"127.0.0.1:5672"},"activemq":{"uri":"127.0.0.1:5672"},"zeromq":{"uri":"tcp://127.0.0.1:5555"},"allow":"all","workers":4,"broker":"beanstalkd"}`)
+	short, _ := parse(t, `{"cbsdenv":"/pool1","beanstalkd":{"uri":"127.0.0.1:11300","logdir":"/var/log/cbsdmq"},"nats":{"uri":"embedded"},"rabbitmq":{"uri":"127.0.0.1:5672"},"kafka":{"uri":"127.0.0.1:9092"},"activemq":{"uri":"127.0.0.1:5672"},"zeromq":{"uri":"tcp://127.0.0.1:5555"},"allow":"all","workers":4,"broker":"beanstalkd"}`)
 	if diff := cmp.Diff(short, c, cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Errorf("(-default +example):\n%s", diff)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/bus/activemq"
 	"github.com/cbsd/cbsdmq/bus/beanstalk"
+	"github.com/cbsd/cbsdmq/bus/kafka"
 	"github.com/cbsd/cbsdmq/bus/nats"
 	"github.com/cbsd/cbsdmq/bus/rabbitmq"
 	"github.com/cbsd/cbsdmq/bus/zeromq"
@@ -52,6 +53,9 @@ func (o *Opener) open(ctx context.Context, kind string, cfg bus.Config) (bus.Dri
 		return d, nothing{}, err
 	case "rabbitmq":
 		d, err := rabbitmq.New(cfg)
+		return d, nothing{}, err
+	case "kafka":
+		d, err := kafka.New(cfg)
 		return d, nothing{}, err
 	case "activemq":
 		d, err := activemq.New(cfg)

@@ -1,0 +1,295 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/tlsconf"
+	"github.com/cbsd/cbsdmq/bus/internal/wire"
+)
+
+const (
+	dialTimeout = 10 * time.Second // of one broker, where ctx has no deadline
+
+	// idleTimeout is when a connection that nobody needs is closed by us, before
+	// the broker does it (after 10 minutes) and it looks like a fault.
+	idleTimeout = 2 * time.Minute
+
+	// maxRead is more than any answer has.
+	maxRead = 64 << 20
+)
+
+// Dial connects to the first broker that lets us. Each gets an equal share of
+// what is left of ctx. The error is a *bus.Permanent if trying again helps with
+// none.
+func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {
+	var failed []error
+	permanent := true
+	for i, addr := range d.addrs {
+		c, err := d.dial(ctx, addr, len(d.addrs)-i)
+		if err == nil {
+			return c, nil
+		}
+		if len(d.addrs) == 1 || ctx.Err() != nil {
+			return nil, err
+		}
+		_, p := errors.AsType[*bus.Permanent](err)
+		permanent = permanent && p
+		failed = append(failed, err)
+	}
+	if permanent {
+		return nil, &bus.Permanent{Err: errors.Join(failed...)}
+	}
+	text := ""
+	for i, err := range failed {
+		if i > 0 {
+			text += "; "
+		}
+		text += err.Error()
+	}
+	return nil, errors.New(text) // wraps no Permanent
+}
+
+func (d *Driver) dial(ctx context.Context, addr string, share int) (*conn, error) {
+	timeout := dialTimeout
+	if end, ok := ctx.Deadline(); ok {
+		timeout = time.Until(end) / time.Duration(share)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	c := newConn(d, addr)
+	l, err := c.connect(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("connecting to Kafka at %s: no answer within %v: %w", addr, timeout.Round(time.Millisecond), ctx.Err())
+		}
+		return nil, c.fail(err)
+	}
+	c.main = l
+	return c, nil
+}
+
+// A link is a client of the library. It has connections to one or more of the
+// brokers; the end of one of them is the end of the conn. Requests that wait for
+// messages hold up others of a link, so each consumer has its own.
+type link struct {
+	*kgo.Client
+	adm *kadm.Client
+
+	mu      sync.Mutex
+	up      bool
+	closed  bool
+	sockets map[*socket]struct{}
+	failure error        // of the latest dial
+	seen    []*wire.Conn // while it is not up
+}
+
+// connect opens a link and checks that there is a Kafka with what we need, that
+// lets us in.
+func (c *conn) connect(ctx context.Context) (*link, error) {
+	l := &link{sockets: map[*socket]struct{}{}}
+	cl, err := kgo.NewClient(
+		kgo.SeedBrokers(c.addr),
+		kgo.ClientID("cbsdmq"),
+		kgo.SASL(c.driver.mechanism...),
+		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			s, err := c.open(ctx, l, network, addr)
+			if err != nil {
+				return nil, err // not a nil *socket
+			}
+			return s, nil
+		}),
+		kgo.ConnIdleTimeout(idleTimeout),
+		kgo.BrokerMaxReadBytes(maxRead),
+		kgo.DisableClientMetrics(),
+		kgo.MetadataMinAge(100*time.Millisecond),
+		kgo.RetryBackoffFn(func(n int) time.Duration { return min(time.Duration(n)*50*time.Millisecond, 500*time.Millisecond) }),
+		// All acks and idempotence are the library's defaults.
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0),
+		kgo.ProducerBatchMaxBytes(1<<20),
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.RecordDeliveryTimeout(30*time.Second),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to Kafka at %s: %w", c.addr, err)
+	}
+	l.Client, l.adm = cl, kadm.NewClient(cl)
+	c.adopt(l)
+	resp, err := cl.SeedBrokers()[0].Request(ctx, versionsRequest())
+	if err == nil {
+		err = c.enough(resp.(*kmsg.ApiVersionsResponse))
+	}
+	if err != nil {
+		err = l.explain(err, c)
+		l.close()
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.up = true
+	for s := range l.sockets {
+		s.wire.Connected()
+	}
+	l.seen = nil
+	return l, nil
+}
+
+func versionsRequest() *kmsg.ApiVersionsRequest {
+	r := kmsg.NewPtrApiVersionsRequest()
+	r.ClientSoftwareName, r.ClientSoftwareVersion = "cbsdmq", "1"
+	return r
+}
+
+// enough checks that the broker has share groups that hand out single messages.
+func (c *conn) enough(v *kmsg.ApiVersionsResponse) error {
+	if err := kerr.ErrorForCode(v.ErrorCode); err != nil {
+		return err
+	}
+	for _, k := range v.ApiKeys {
+		if k.ApiKey == kmsg.ShareFetch.Int16() && k.MaxVersion >= 2 {
+			return nil
+		}
+	}
+	return &bus.Permanent{Err: fmt.Errorf("Kafka at %s has no share groups as of Kafka 4.2: upgrade it; where it is newer, `kafka-features.sh --bootstrap-server %s upgrade --feature share.version=1`", c.addr, c.addr)}
+}
+
+// socket is a connection that the library has.
+type socket struct {
+	net.Conn
+	wire *wire.Conn
+	conn *conn
+	link *link
+}
+
+func (c *conn) open(ctx context.Context, l *link, network, addr string) (*socket, error) {
+	if err := c.failed(); err != nil {
+		return nil, err
+	}
+	w := &wire.Conn{}
+	s := &socket{wire: w, conn: c, link: l}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, net.ErrClosed
+	}
+	l.sockets[s] = struct{}{}
+	if l.up {
+		w.Connected()
+	} else {
+		l.seen = append(l.seen, w)
+	}
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	nc, err := w.Opened(c.driver.dialer(ctx, network, addr))
+	if err == nil && c.driver.tls != nil {
+		t := c.driver.tls.Clone()
+		t.ServerName, _, _ = net.SplitHostPort(addr)
+		tc := tls.Client(nc, t)
+		if err = tc.HandshakeContext(ctx); err != nil {
+			nc.Close()
+		}
+		nc = tc
+	}
+	if err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.sockets, s)
+		l.failure = err
+		return nil, err
+	}
+	s.Conn = nc
+	return s, nil
+}
+
+// Read ends the conn when the broker has ended the connection.
+func (s *socket) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) && s.link.isUp() {
+		_ = s.conn.fail(fmt.Errorf("connection to Kafka lost: %w", err))
+	}
+	return n, err
+}
+
+func (s *socket) Close() error {
+	s.link.mu.Lock()
+	delete(s.link.sockets, s)
+	s.link.mu.Unlock()
+	return s.Conn.Close()
+}
+
+func (l *link) isUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.up && !l.closed
+}
+
+// close ends the link at once.
+func (l *link) close() {
+	l.mu.Lock()
+	l.closed = true
+	for s := range l.sockets {
+		s.wire.Kill()
+	}
+	l.mu.Unlock()
+	l.Client.Close()
+}
+
+// explain says in plain words why connecting failed, and wraps what trying again
+// does not mend in a *bus.Permanent.
+func (l *link) explain(err error, c *conn) error {
+	if p, ok := errors.AsType[*bus.Permanent](err); ok {
+		return p
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failure != nil {
+		err = l.failure
+	}
+	var head []byte
+	for _, w := range l.seen {
+		h, werr := w.Failure()
+		if werr != nil {
+			err = werr
+		}
+		if len(h) > 0 {
+			head = h
+		}
+	}
+	host, _, _ := net.SplitHostPort(c.addr)
+	why := tlsconf.Reason(err, host)
+	switch {
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		why = fmt.Sprintf("it refuses user %q; the keys are user and password", c.driver.cfg.User)
+	case errors.Is(err, kerr.UnsupportedSaslMechanism):
+		why = "it offers no way to log in that is known here, or only one that shows the password; the key is sasl"
+	case errors.Is(err, kerr.IllegalSaslState):
+		why = "it wants no login; leave user and password out"
+	}
+	switch {
+	case why != "":
+		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s: %s (%w)", c.addr, why, err)}
+	case len(head) > 0 && c.driver.tls == nil && (head[0] == 0x15 || head[0] == 0x16):
+		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s: it speaks TLS; the key is tls (%w)", c.addr, err)}
+	case len(head) > 1 && (head[0] != 0 || head[1] != 0) && c.driver.tls == nil: // the size of an answer
+		return fmt.Errorf("connecting to Kafka at %s: what answers there does not speak Kafka's protocol, it says %q: %w", c.addr, head, err)
+	}
+	hint := ""
+	if len(head) == 0 && c.driver.mechanism == nil && l.failure == nil {
+		hint = " (does it want a login, or TLS?)"
+	}
+	return fmt.Errorf("connecting to Kafka at %s: %w%s", c.addr, err, hint)
+}

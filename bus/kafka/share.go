@@ -1,0 +1,467 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cbsd/cbsdmq/bus"
+)
+
+// Words to the broker about a message that it has handed out.
+const (
+	ackGap     int8 = 0 // there is no message at that place
+	ackAccept  int8 = 1
+	ackRelease int8 = 2
+	ackRenew   int8 = 4
+)
+
+const (
+	// worn is how often a message may come before it is put anew: Kafka drops
+	// what it has handed out 5 times.
+	worn = 3
+
+	// patience is how many answers in a row may say that the broker cannot
+	// answer yet, each after up to longPoll.
+	patience = 20
+)
+
+// share reads a topic as a member of its share group. All requests but the
+// heartbeats are run's, one at a time. The library's own consumer of share groups
+// is not used: it takes a message for done when the next one is asked for.
+type share struct {
+	k       *consumer
+	tube    string
+	topic   [16]byte
+	leader  int32
+	link    *link
+	member  string
+	changed chan struct{} // holds a token when run is to look around
+	ended   chan struct{} // run has
+
+	// Under k.mu.
+	acks map[int64]int8     // to be told to the broker, by offset
+	out  map[int64]struct{} // handed out to us and not settled
+	done bool               // something was accepted since the topic was cut
+
+	// Of run.
+	epoch   int32 // of the session at the broker; 0 = there is none
+	renewed time.Time
+	lock    time.Duration // how long out is ours
+	refused int           // answers in a row
+
+	memberEpoch int32 // of the goroutine that beats, and of join before it
+	beat        time.Duration
+}
+
+func (k *consumer) openShare(ctx context.Context, tube string) (*share, error) {
+	c := k.conn
+	if err := c.enrol(ctx, tube); err != nil {
+		return nil, err
+	}
+	t, err := c.look(ctx, tube, true)
+	if err != nil {
+		return nil, err
+	}
+	s := &share{
+		k: k, tube: tube, topic: t.ID, leader: t.Partitions[0].Leader, member: memberID(),
+		changed: make(chan struct{}, 1), ended: make(chan struct{}),
+		acks: map[int64]int8{}, out: map[int64]struct{}{},
+	}
+	if s.link, err = c.connect(ctx); err != nil {
+		return nil, err
+	}
+	// Every member may read the only partition, so the group's assignment says
+	// nothing new and is not waited for.
+	err = c.patiently(ctx, func() error { return s.heartbeat(ctx) })
+	if err == nil { // learn where the leader is
+		_, err = s.link.adm.Metadata(ctx, tube)
+	}
+	if err != nil {
+		c.abandon(s.link)
+		return nil, fmt.Errorf("joining the share group: %w", err)
+	}
+	go s.run()
+	go s.stayAlive()
+	return s, nil
+}
+
+func (s *share) look() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (s *share) accept(ms []*message) {
+	s.done = true
+	s.settle(ms, ackAccept)
+}
+
+func (s *share) release(ms []*message) { s.settle(ms, ackRelease) }
+
+func (s *share) rest(m *message) bool {
+	s.settle([]*message{m}, ackRelease)
+	return false
+}
+
+func (s *share) settle(ms []*message, word int8) {
+	for _, m := range ms {
+		s.say(m.Offset, word)
+	}
+	s.look()
+}
+
+func (s *share) say(offset int64, word int8) {
+	delete(s.out, offset)
+	s.acks[offset] = word
+}
+
+// run talks to the broker until the consumer is closed or the conn has ended.
+func (s *share) run() {
+	defer close(s.ended)
+	for {
+		s.k.mu.Lock()
+		closed := s.k.closed
+		want, wait := s.k.wanted()
+		renew := len(s.out) > 0 && time.Since(s.renewed) >= s.lock/3
+		pending := len(s.acks) > 0
+		held := len(s.out) > 0
+		s.k.mu.Unlock()
+		var err error
+		switch {
+		case closed || s.k.conn.failed() != nil:
+			return
+		case renew || pending && (want == 0 || s.epoch == 0):
+			err = s.acknowledge(context.Background(), renew, false)
+		case want > 0:
+			err = s.fetch(want, wait)
+		default:
+			s.wait(held)
+		}
+		if err != nil {
+			_ = s.k.conn.fail(fmt.Errorf("consuming %s: %w", s.tube, err))
+			return
+		}
+	}
+}
+
+// wait returns when there may be something to do.
+func (s *share) wait(held bool) {
+	var due <-chan time.Time
+	if held {
+		t := time.NewTimer(time.Until(s.renewed.Add(s.lock / 3)))
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-s.changed:
+	case <-due:
+	case <-s.k.conn.dead:
+	}
+}
+
+// batches takes what is to be told. Neighbours are told as one.
+func (s *share) batches(renew bool) []kmsg.ShareAcknowledgeRequestTopicPartitionAcknowledgementBatch {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	words := s.acks
+	s.acks = map[int64]int8{}
+	if renew {
+		for o := range s.out {
+			words[o] = ackRenew
+		}
+	}
+	offsets := make([]int64, 0, len(words))
+	for o := range words {
+		offsets = append(offsets, o)
+	}
+	slices.Sort(offsets)
+	var bs []kmsg.ShareAcknowledgeRequestTopicPartitionAcknowledgementBatch
+	for _, o := range offsets {
+		if n := len(bs); n > 0 && bs[n-1].LastOffset == o-1 && bs[n-1].AcknowledgeTypes[0] == words[o] {
+			bs[n-1].LastOffset = o
+			continue
+		}
+		b := kmsg.NewShareAcknowledgeRequestTopicPartitionAcknowledgementBatch()
+		b.FirstOffset, b.LastOffset, b.AcknowledgeTypes = o, o, []int8{words[o]}
+		bs = append(bs, b)
+	}
+	return bs
+}
+
+// acknowledge tells the broker what it is to be told, and, where final, that the
+// session ends.
+func (s *share) acknowledge(ctx context.Context, renew, final bool) error {
+	req := kmsg.NewPtrShareAcknowledgeRequest()
+	req.GroupID, req.MemberID, req.ShareSessionEpoch, req.IsRenewAck = &s.tube, &s.member, s.epoch, renew
+	if final {
+		req.ShareSessionEpoch = -1
+	}
+	if bs := s.batches(renew); len(bs) > 0 {
+		p := kmsg.NewShareAcknowledgeRequestTopicPartition()
+		p.AcknowledgementBatches = bs
+		t := kmsg.NewShareAcknowledgeRequestTopic()
+		t.TopicID, t.Partitions = s.topic, append(t.Partitions, p)
+		req.Topics = append(req.Topics, t)
+	}
+	begun := time.Now()
+	k, err := s.link.Broker(int(s.leader)).Request(ctx, req)
+	if err != nil {
+		return err
+	}
+	resp := k.(*kmsg.ShareAcknowledgeResponse)
+	err = failure(resp.ErrorCode, resp.ErrorMessage)
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			err = errors.Join(err, failure(p.ErrorCode, p.ErrorMessage))
+		}
+	}
+	s.epoch++
+	if renew {
+		s.renewed = begun
+	}
+	return err
+}
+
+// fetch asks for n messages. What is to be told goes along.
+func (s *share) fetch(n int, wait time.Duration) error {
+	req := kmsg.NewPtrShareFetchRequest()
+	req.GroupID, req.MemberID, req.ShareSessionEpoch = &s.tube, &s.member, s.epoch
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(wait.Milliseconds()), 1, maxRead/2
+	req.MaxRecords, req.BatchSize, req.ShareAcquireMode = int32(n), int32(n), 1
+	bs := []kmsg.ShareAcknowledgeRequestTopicPartitionAcknowledgementBatch(nil)
+	if s.epoch > 0 {
+		bs = s.batches(false)
+	}
+	if s.epoch == 0 || len(bs) > 0 {
+		p := kmsg.NewShareFetchRequestTopicPartition()
+		for _, b := range bs {
+			p.AcknowledgementBatches = append(p.AcknowledgementBatches, kmsg.ShareFetchRequestTopicPartitionAcknowledgementBatch(b))
+		}
+		t := kmsg.NewShareFetchRequestTopic()
+		t.TopicID, t.Partitions = s.topic, append(t.Partitions, p)
+		req.Topics = append(req.Topics, t)
+	}
+	begun := time.Now()
+	k, err := s.link.Broker(int(s.leader)).Request(context.Background(), req)
+	if err != nil {
+		return err
+	}
+	resp := k.(*kmsg.ShareFetchResponse)
+	s.epoch++
+	if err := failure(resp.ErrorCode, resp.ErrorMessage); err != nil {
+		return s.refusal(err, len(bs) > 0)
+	}
+	s.lock = time.Duration(resp.AcquisitionLockTimeoutMillis) * time.Millisecond
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if err := failure(p.AcknowledgeErrorCode, p.AcknowledgeErrorMessage); err != nil {
+				return err
+			}
+			if err := failure(p.ErrorCode, p.ErrorMessage); err != nil {
+				return s.refusal(err, false)
+			}
+			if err := s.take(&p, begun); err != nil {
+				return err
+			}
+		}
+	}
+	s.refused = 0
+	return nil
+}
+
+func failure(code int16, text *string) error {
+	err := kerr.ErrorForCode(code)
+	if err != nil && text != nil && *text != "" {
+		err = fmt.Errorf("%w (%s)", err, *text)
+	}
+	return err
+}
+
+// refusal decides what an error means that says nothing about messages: nil to
+// try again, as with a broker that has just started.
+func (s *share) refusal(err error, told bool) error {
+	s.k.mu.Lock()
+	held := len(s.out) > 0
+	s.k.mu.Unlock()
+	lost := errors.Is(err, kerr.ShareSessionNotFound) || errors.Is(err, kerr.InvalidShareSessionEpoch)
+	if lost {
+		s.epoch = 0 // what the session had is with others
+	}
+	soon := lost || errors.Is(err, kerr.UnknownServerError) || errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.CoordinatorLoadInProgress)
+	if s.refused++; s.refused > patience || !soon || lost && (held || told) {
+		return err
+	}
+	select {
+	case <-time.After(20 * time.Millisecond):
+	case <-s.k.conn.dead:
+	}
+	return nil
+}
+
+// take sorts what was handed out to us.
+func (s *share) take(p *kmsg.ShareFetchResponseTopicPartition, begun time.Time) error {
+	if len(p.AcquiredRecords) == 0 {
+		return nil
+	}
+	raw := &kmsg.FetchResponseTopicPartition{RecordBatches: p.Records}
+	fetched, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Topic: s.tube}, raw, kgo.DefaultDecompressor(), nil)
+	if fetched.Err != nil {
+		return fetched.Err
+	}
+	records := map[int64]*kgo.Record{}
+	for _, r := range fetched.Records {
+		records[r.Offset] = r
+	}
+	var fresh, old []*message
+	var over []int64
+	words := map[int64]int8{}
+	for _, a := range p.AcquiredRecords {
+		for o := a.FirstOffset; o <= a.LastOffset; o++ {
+			r := records[o]
+			switch {
+			case r == nil:
+				words[o] = ackGap
+			case expired(r):
+				over = append(over, o)
+			case a.DeliveryCount >= worn:
+				old = append(old, s.message(r))
+			default:
+				fresh = append(fresh, s.message(r))
+			}
+		}
+	}
+	for _, m := range old {
+		if err := s.renew(m); err != nil {
+			return err
+		}
+		over = append(over, m.Offset)
+	}
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	for o, w := range words {
+		s.acks[o] = w
+	}
+	for _, o := range over {
+		s.acks[o], s.done = ackAccept, true
+	}
+	if len(s.out) == 0 {
+		s.renewed = begun
+	}
+	if !s.k.closed { // else the end of the session gives them back
+		for _, m := range fresh {
+			s.out[m.Offset] = struct{}{}
+		}
+		s.k.came(fresh)
+	}
+	return nil
+}
+
+func (s *share) message(r *kgo.Record) *message {
+	return &message{Record: r, source: s, tube: s.tube, id: idOf(r, s.topic)}
+}
+
+// renew puts a copy of a message in its place, which has not come yet.
+func (s *share) renew(m *message) error {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	return s.k.conn.confirmed(ctx, s.tube, s.k.conn.produce(ctx, again(s.tube, m.id, m.Record)))
+}
+
+// heartbeat joins the group, or stays in it.
+func (s *share) heartbeat(ctx context.Context) error {
+	req := kmsg.NewPtrShareGroupHeartbeatRequest()
+	req.GroupID, req.MemberID, req.MemberEpoch = s.tube, s.member, s.memberEpoch
+	if s.memberEpoch == 0 {
+		req.SubscribedTopicNames = []string{s.tube}
+	}
+	resp, err := req.RequestWith(ctx, s.link)
+	if err != nil {
+		return err
+	}
+	if err := failure(resp.ErrorCode, resp.ErrorMessage); err != nil {
+		return err
+	}
+	s.memberEpoch = resp.MemberEpoch
+	s.beat = time.Duration(resp.HeartbeatIntervalMillis) * time.Millisecond
+	return nil
+}
+
+// stayAlive beats until the consumer is closed, and cuts off what was read.
+func (s *share) stayAlive() {
+	for {
+		t := time.NewTimer(max(time.Second, s.beat))
+		select {
+		case <-t.C:
+		case <-s.k.closing:
+			t.Stop()
+			return
+		case <-s.k.conn.dead:
+			t.Stop()
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+		err := s.heartbeat(ctx)
+		if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.FencedMemberEpoch) || errors.Is(err, kerr.GroupIDNotFound) {
+			s.memberEpoch = 0
+			err = s.heartbeat(ctx)
+		}
+		if err == nil {
+			s.cut(ctx)
+		}
+		cancel()
+		if err != nil && !kerr.IsRetriable(err) && s.k.conn.usable() == nil {
+			_ = s.k.conn.fail(fmt.Errorf("staying in the share group %s: %w", s.tube, err))
+			return
+		}
+	}
+}
+
+// cut removes from the topic what every consumer has done with. A broker that
+// does not let us keeps it for as long as the topic says.
+func (s *share) cut(ctx context.Context) {
+	s.k.mu.Lock()
+	done := s.done
+	s.done = false
+	s.k.mu.Unlock()
+	if !done {
+		return
+	}
+	if o, err := s.k.conn.place(ctx, s.tube); err == nil && o.StartOffset > 0 {
+		offsets := kadm.Offsets{}
+		offsets.AddOffset(s.tube, 0, o.StartOffset, -1)
+		_, _ = s.link.adm.DeleteRecords(ctx, offsets)
+	}
+}
+
+// close ends the session, which gives back what we hold, and leaves the group.
+func (s *share) close(ctx context.Context) {
+	defer s.k.conn.abandon(s.link)
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+		return
+	}
+	if s.k.conn.failed() != nil {
+		return
+	}
+	if s.epoch > 0 {
+		_ = s.acknowledge(ctx, false, true)
+	}
+	req := kmsg.NewPtrShareGroupHeartbeatRequest()
+	req.GroupID, req.MemberID, req.MemberEpoch = s.tube, s.member, -1
+	_, _ = req.RequestWith(ctx, s.link)
+}
+
+// memberID is unlike any other. A broker takes at most 36 bytes.
+func memberID() string { return fmt.Sprintf("%016x%016x", newID(), newID()) }
+
+var _ bus.Consumer = (*consumer)(nil)

@@ -1,0 +1,247 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cbsd/cbsdmq/bus"
+)
+
+const (
+	// segmentBytes is how much of what was read stays on the disk.
+	segmentBytes = 16 << 20
+
+	// lock is how long a message that was handed out is kept from others, unless
+	// its consumer says that it still lives: what is on its way to one that has
+	// just died comes again after this time.
+	lock = "15000" // ms, the least that brokers take by default
+
+	group = 32 // the kind of resource whose configuration is a group's
+)
+
+// valid reports whether a topic of ours can have that name.
+func valid(name string) bool {
+	return bus.ValidTube(name) && !strings.Contains(name, ":") && !strings.HasPrefix(name, "__") &&
+		name != "." && name != ".." && name != ReplyTopic
+}
+
+// topicOf is where the messages of t are.
+func topicOf(t bus.Tube) (string, error) {
+	if t.Kind == bus.Mailbox && bus.ValidTube(t.Name) {
+		return ReplyTopic, nil
+	}
+	if t.Kind == bus.Queue && valid(t.Name) {
+		return t.Name, nil
+	}
+	return "", fmt.Errorf("%w: %q", bus.ErrBadTube, t.Name)
+}
+
+// prepare makes the topic of t if it is not there, and remembers that it is.
+func (c *conn) prepare(ctx context.Context, t bus.Tube) error {
+	topic, err := topicOf(t)
+	if err != nil {
+		return err
+	}
+	if err := c.usable(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	known := c.known[topic]
+	c.mu.Unlock()
+	if known {
+		return nil
+	}
+	if _, err := c.look(ctx, topic, true); err != nil {
+		return c.reason(ctx, "looking for the topic "+topic, err)
+	}
+	c.mu.Lock()
+	c.known[topic] = true
+	c.mu.Unlock()
+	return nil
+}
+
+// look finds a topic whose partitions have leaders. One that is not there is made,
+// or the error is kerr.UnknownTopicOrPartition.
+func (c *conn) look(ctx context.Context, topic string, create bool) (found kadm.TopicDetail, err error) {
+	err = c.patiently(ctx, func() error {
+		m, err := c.main.adm.Metadata(ctx, topic)
+		if err != nil {
+			return err
+		}
+		found = m.Topics[topic]
+		if errors.Is(found.Err, kerr.UnknownTopicOrPartition) {
+			if !create {
+				return fmt.Errorf("%w", errNoTopic)
+			}
+			if err := c.create(ctx, topic); err != nil {
+				return err
+			}
+			return kerr.LeaderNotAvailable // look again
+		}
+		if found.Err != nil {
+			return found.Err
+		}
+		for _, p := range found.Partitions {
+			if p.Err != nil {
+				return p.Err
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+var errNoTopic = errors.New("there is no such topic")
+
+func (c *conn) create(ctx context.Context, topic string) error {
+	partitions, configs := int32(1), map[string]string{
+		"cleanup.policy":         "delete",
+		"retention.ms":           "-1",
+		"retention.bytes":        "-1",
+		"segment.bytes":          strconv.Itoa(segmentBytes),
+		"message.timestamp.type": "LogAppendTime",
+	}
+	if topic == ReplyTopic {
+		partitions = replyPartitions
+		configs["cleanup.policy"] = "compact,delete"
+		configs["retention.ms"] = strconv.FormatInt(MailboxMaxAge.Milliseconds(), 10)
+		configs["segment.bytes"] = strconv.Itoa(segmentBytes / 4)
+		configs["segment.ms"] = "600000" // compaction begins behind the segment in use
+		configs["min.cleanable.dirty.ratio"] = "0.1"
+		configs["delete.retention.ms"] = "600000"
+	}
+	replicas := int16(-1)
+	if n := c.driver.cfg.Replicas; n > 0 {
+		replicas = int16(n)
+		configs["min.insync.replicas"] = strconv.Itoa(n/2 + 1)
+	}
+	if c.driver.cfg.Replicas < 2 {
+		configs["flush.messages"] = "1" // no other copy outlives a power failure
+	}
+	values := map[string]*string{}
+	for k, v := range configs {
+		values[k] = &v
+	}
+	r, err := c.main.adm.CreateTopic(ctx, partitions, replicas, values, topic)
+	switch {
+	case err == nil, errors.Is(err, kerr.TopicAlreadyExists):
+		return nil
+	case errors.Is(err, kerr.InvalidReplicationFactor):
+		return &bus.Permanent{Err: fmt.Errorf("kafka.replicas: %d copies of %s: %s", c.driver.cfg.Replicas, topic, r.ErrMessage)}
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return &bus.Permanent{Err: fmt.Errorf("user %q may not make the topic %s: let it, or make the topic: %w", c.driver.cfg.User, topic, err)}
+	case r.ErrMessage != "" && !kerr.IsRetriable(err):
+		return fmt.Errorf("making the topic %s: %s: %w", topic, r.ErrMessage, err)
+	}
+	return err
+}
+
+// enrol sees to it that the group of a tube begins with the first message of its
+// topic. Left alone it would begin with the next one.
+func (c *conn) enrol(ctx context.Context, tube string) error {
+	return c.patiently(ctx, func() error {
+		if err := c.earliest(ctx, tube); err != nil {
+			return fmt.Errorf("the share group %s must have share.auto.offset.reset=earliest: %w", tube, err)
+		}
+		begun, err := c.begun(ctx, tube)
+		if err != nil || begun {
+			return err
+		}
+		// For a topic that was there before its group. If somebody reads it in this
+		// moment the setting above has done it.
+		offsets := kadm.Offsets{}
+		offsets.AddOffset(tube, 0, 0, -1)
+		rs, err := c.main.adm.AlterShareGroupOffsets(ctx, tube, offsets)
+		if errors.Is(err, kerr.NonEmptyGroup) {
+			return nil
+		}
+		if err == nil {
+			err = rs[tube][0]
+		}
+		return err
+	})
+}
+
+// begun reports whether the group of a tube has a place in its topic.
+func (c *conn) begun(ctx context.Context, tube string) (bool, error) {
+	o, err := c.place(ctx, tube)
+	return err == nil && o.StartOffset >= 0, err
+}
+
+// place is how far the group of a tube has come; -1 if it has not begun.
+func (c *conn) place(ctx context.Context, tube string) (kadm.ShareOffset, error) {
+	none := kadm.ShareOffset{StartOffset: -1, Lag: -1}
+	all, err := c.main.adm.DescribeShareGroupOffsets(ctx, tube)
+	if err == nil {
+		err = all[tube].Err
+	}
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return none, nil
+	}
+	if err != nil {
+		return none, err
+	}
+	o, ok := all[tube].Offsets.Lookup(tube, 0)
+	if !ok {
+		return none, nil
+	}
+	if o.Err != nil {
+		return none, o.Err
+	}
+	return o, nil
+}
+
+// earliest configures the group of a tube, if it is not.
+func (c *conn) earliest(ctx context.Context, tube string) error {
+	d := kmsg.NewPtrDescribeConfigsRequest()
+	dr := kmsg.NewDescribeConfigsRequestResource()
+	dr.ResourceType, dr.ResourceName = group, tube
+	d.Resources = append(d.Resources, dr)
+	ds, err := d.RequestWith(ctx, c.main)
+	if err != nil {
+		return err
+	}
+	for _, r := range ds.Resources {
+		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+			return err
+		}
+		for _, e := range r.Configs {
+			if e.Name == "share.auto.offset.reset" && e.Value != nil && *e.Value == "earliest" {
+				return nil
+			}
+		}
+	}
+	// The lock is a wish: a broker may not allow so short a one.
+	err = c.configure(ctx, tube, "share.record.lock.duration.ms", lock)
+	if err != nil && !errors.Is(err, kerr.InvalidConfig) {
+		return err
+	}
+	return c.configure(ctx, tube, "share.auto.offset.reset", "earliest")
+}
+
+func (c *conn) configure(ctx context.Context, tube, key, value string) error {
+	a := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	ar := kmsg.NewIncrementalAlterConfigsRequestResource()
+	ar.ResourceType, ar.ResourceName = group, tube
+	ac := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	ac.Name, ac.Value = key, &value
+	ar.Configs = append(ar.Configs, ac)
+	a.Resources = append(a.Resources, ar)
+	as, err := a.RequestWith(ctx, c.main)
+	if err != nil {
+		return err
+	}
+	for _, r := range as.Resources {
+		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
