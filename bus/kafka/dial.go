@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -269,27 +272,47 @@ func (l *link) explain(err error, c *conn) error {
 			head = h
 		}
 	}
-	host, _, _ := net.SplitHostPort(c.addr)
-	why := tlsconf.Reason(err, host)
-	switch {
-	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		why = fmt.Sprintf("it refuses user %q; the keys are user and password", c.driver.cfg.User)
-	case errors.Is(err, kerr.UnsupportedSaslMechanism):
-		why = "it offers no way to log in that is known here, or only one that shows the password; the key is sasl"
-	case errors.Is(err, kerr.IllegalSaslState):
-		why = "it wants no login; leave user and password out"
-	}
-	switch {
-	case why != "":
+	if why := c.driver.reason(err, c.addr, head); why != "" {
 		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s: %s (%w)", c.addr, why, err)}
-	case len(head) > 0 && c.driver.tls == nil && (head[0] == 0x15 || head[0] == 0x16):
-		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s: it speaks TLS; the key is tls (%w)", c.addr, err)}
-	case len(head) > 1 && (head[0] != 0 || head[1] != 0) && c.driver.tls == nil: // the size of an answer
+	}
+	switch {
+	case c.driver.tls == nil && len(head) > 1 && (head[0] != 0 || head[1] != 0): // no size of an answer
 		return fmt.Errorf("connecting to Kafka at %s: what answers there does not speak Kafka's protocol, it says %q: %w", c.addr, head, err)
+	case hungUp(err) && l.failure != nil && c.driver.tls != nil:
+		return fmt.Errorf("connecting to Kafka at %s: it hangs up on TLS, which the configuration asks for: %w", c.addr, err)
+	case hungUp(err) && c.driver.mechanism == nil:
+		return fmt.Errorf("connecting to Kafka at %s: it hangs up; if it wants a login, the keys are user and password: %w", c.addr, err)
 	}
-	hint := ""
-	if len(head) == 0 && c.driver.mechanism == nil && l.failure == nil {
-		hint = " (does it want a login, or TLS?)"
+	return fmt.Errorf("connecting to Kafka at %s: %w", c.addr, err)
+}
+
+// reason returns "" if another attempt may succeed.
+func (d *Driver) reason(err error, addr string, head []byte) string {
+	host, _, _ := net.SplitHostPort(addr)
+	if why := tlsconf.Reason(err, host); why != "" {
+		return why
 	}
-	return fmt.Errorf("connecting to Kafka at %s: %w%s", c.addr, err, hint)
+	op, remote := errors.AsType[*net.OpError](err)
+	switch {
+	case remote && op.Op == "remote error" && strings.Contains(op.Error(), "certificate"):
+		if d.tls == nil || d.tls.GetClientCertificate == nil {
+			return "it asks for a certificate of the client; the keys cert and key name one"
+		}
+		return "it does not accept our certificate; the keys are cert and key"
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return fmt.Sprintf("it refuses user %q; the keys are user and password", d.cfg.User)
+	case errors.Is(err, kerr.UnsupportedSaslMechanism):
+		return "it offers no way to log in that is known here, or only one that shows the password; the key is sasl"
+	case errors.Is(err, kerr.IllegalSaslState):
+		return "it wants no login; leave user and password out"
+	case d.tls == nil && len(head) > 0 && (head[0] == 0x15 || head[0] == 0x16): // an alert, a handshake
+		return "it speaks TLS; the key is tls"
+	}
+	return ""
+}
+
+// hungUp reports whether the broker ended the connection without a word.
+func hungUp(err error) bool {
+	_, first := errors.AsType[*kgo.ErrFirstReadEOF](err)
+	return first || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 }

@@ -1,0 +1,91 @@
+package kafka
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
+)
+
+func TestConfigErrors(t *testing.T) {
+	const good = "127.0.0.1:9092"
+	for name, c := range map[string]struct {
+		cfg        bus.Config
+		field, say string
+	}{
+		"no uri":       {bus.Config{}, "kafka.uri", "missing"},
+		"a hole":       {bus.Config{URI: good + ",,"}, "kafka.uri", "missing"},
+		"a URL":        {bus.Config{URI: "kafka://" + good}, "kafka.uri", "host:port"},
+		"with login":   {bus.Config{URI: "root@" + good}, "kafka.uri", "host:port"},
+		"port":         {bus.Config{URI: "127.0.0.1:x"}, "kafka.uri", "host:port"},
+		"bare IPv6":    {bus.Config{URI: "1:2:3"}, "kafka.uri", "host:port"},
+		"replicas":     {bus.Config{URI: good, Replicas: -1}, "kafka.replicas", "-1"},
+		"tube":         {bus.Config{URI: good, Tube: "a:b"}, "kafka.tube", `"a:b"`},
+		"taken":        {bus.Config{URI: good, Tube: ReplyTopic}, "kafka.tube", ReplyTopic},
+		"prefix":       {bus.Config{URI: good, ReplyTubePrefix: "a b"}, "kafka.reply_tube_prefix", `"a b"`},
+		"password":     {bus.Config{URI: good, User: "x"}, "kafka.password", "missing"},
+		"user":         {bus.Config{URI: good, Password: "x"}, "kafka.user", "missing"},
+		"sasl":         {bus.Config{URI: good, User: "x", Password: "y", SASL: "scram"}, "kafka.sasl", `"scram"`},
+		"sasl, nobody": {bus.Config{URI: good, SASL: "plain"}, "kafka.user", "missing"},
+		"ca":           {bus.Config{URI: good, CA: "/nosuch.pem"}, "kafka", "/nosuch.pem"},
+		"cert":         {bus.Config{URI: good, Cert: "/nosuch.pem"}, "kafka", "cert and key"},
+	} {
+		_, err := New(c.cfg)
+		e, ok := errors.AsType[*cbsdmq.Error](err)
+		switch {
+		case !ok:
+			t.Errorf("%s: %v", name, err)
+		case cbsdmq.CodeOf(err) != cbsdmq.CodeBadConfig || e.Field != c.field || !strings.Contains(err.Error(), c.say):
+			t.Errorf("%s: code %s, field %q: %v; want field %s and %s", name, cbsdmq.CodeOf(err), e.Field, err, c.field, c.say)
+		case e.Hint == "" && c.field != "kafka":
+			t.Errorf("%s: no hint with %v", name, err)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for uri, want := range map[string]string{
+		"127.0.0.1:9092":     "127.0.0.1:9092",
+		"broker.example.org": "broker.example.org:9092",
+		"a:1, b:2":           "a:1,b:2",
+		"[2001:db8::3]:11":   "[2001:db8::3]:11",
+		"[2001:db8::3]":      "[2001:db8::3]:9092",
+		"2001:db8::3":        "[2001:db8::3]:9092",
+		"a.example,:1":       "",
+	} {
+		d, err := New(bus.Config{URI: uri})
+		if want == "" {
+			if err == nil {
+				t.Errorf("%s: no error", uri)
+			}
+			continue
+		}
+		if err != nil || d.Addr() != want {
+			t.Errorf("%s: %v, want %s", uri, err, want)
+		}
+	}
+}
+
+// A password in clear is for those who asked for it.
+func TestPlainOnlyWhereSafe(t *testing.T) {
+	for _, c := range []struct {
+		cfg  bus.Config
+		want string
+	}{
+		{bus.Config{}, "SCRAM-SHA-512 SCRAM-SHA-256"},
+		{bus.Config{TLS: true}, "SCRAM-SHA-512 SCRAM-SHA-256 PLAIN"},
+		{bus.Config{SASL: "plain"}, "PLAIN"},
+		{bus.Config{SASL: "scram-sha-256"}, "SCRAM-SHA-256"},
+	} {
+		c.cfg.URI, c.cfg.User, c.cfg.Password = "127.0.0.1", "x", "y"
+		var names []string
+		for _, m := range driver(t, c.cfg).mechanism {
+			names = append(names, m.Name())
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("sasl %q, tls %v: %s, want %s", c.cfg.SASL, c.cfg.TLS, got, c.want)
+		}
+	}
+}
