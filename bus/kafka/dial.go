@@ -156,17 +156,30 @@ func versionsRequest() *kmsg.ApiVersionsRequest {
 	return r
 }
 
-// enough checks that the broker has share groups that hand out single messages.
+// enough checks that the broker has share groups that hand out single messages,
+// and that they are switched on.
 func (c *conn) enough(v *kmsg.ApiVersionsResponse) error {
 	if err := kerr.ErrorForCode(v.ErrorCode); err != nil {
 		return err
 	}
+	const feature = "share.version"
+	has, known, on := false, false, false
 	for _, k := range v.ApiKeys {
-		if k.ApiKey == kmsg.ShareFetch.Int16() && k.MaxVersion >= 2 {
-			return nil
-		}
+		has = has || k.ApiKey == kmsg.ShareFetch.Int16() && k.MaxVersion >= 2
 	}
-	return &bus.Permanent{Err: fmt.Errorf("Kafka at %s has no share groups as of Kafka 4.2: upgrade it; where it is newer, `kafka-features.sh --bootstrap-server %s upgrade --feature share.version=1`", c.addr, c.addr)}
+	for _, f := range v.SupportedFeatures {
+		known = known || f.Name == feature
+	}
+	for _, f := range v.FinalizedFeatures {
+		on = on || f.Name == feature && f.MaxVersionLevel >= 1
+	}
+	switch {
+	case !has:
+		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s has no share groups as of Kafka 4.2: upgrade it", c.addr)}
+	case known && !on:
+		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s has its share groups switched off: `kafka-features.sh --bootstrap-server %s upgrade --feature share.version=1`", c.addr, c.addr)}
+	}
+	return nil
 }
 
 // socket is a connection that the library has.

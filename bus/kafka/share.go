@@ -30,7 +30,7 @@ const (
 
 	// patience is how many answers in a row may say that the broker cannot
 	// answer yet, each after up to longPoll.
-	patience = 20
+	patience = 8
 )
 
 // share reads a topic as a member of its share group. All requests but the
@@ -147,6 +147,11 @@ func (s *share) run() {
 			s.wait(held)
 		}
 		if err != nil {
+			if s.k.conn.failed() == nil { // not for want of a connection
+				ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+				s.leave(ctx)
+				cancel()
+			}
 			_ = s.k.conn.fail(fmt.Errorf("consuming %s: %w", s.tube, err))
 			return
 		}
@@ -456,6 +461,11 @@ func (s *share) close(ctx context.Context) {
 	if s.epoch > 0 {
 		_ = s.acknowledge(ctx, false, true)
 	}
+	s.leave(ctx)
+}
+
+// leave tells the group that we are gone. It finds out by itself, in a while.
+func (s *share) leave(ctx context.Context) {
 	req := kmsg.NewPtrShareGroupHeartbeatRequest()
 	req.GroupID, req.MemberID, req.MemberEpoch = s.tube, s.member, -1
 	_, _ = req.RequestWith(ctx, s.link)

@@ -23,7 +23,7 @@ const (
 	// just died comes again after this time.
 	lock = "15000" // ms, the least that brokers take by default
 
-	group = 32 // the kind of resource whose configuration is a group's
+	reset, earliest = "share.auto.offset.reset", "earliest"
 )
 
 // valid reports whether a topic of ours can have that name.
@@ -147,32 +147,36 @@ func (c *conn) create(ctx context.Context, topic string) error {
 // topic. Left alone it would begin with the next one.
 func (c *conn) enrol(ctx context.Context, tube string) error {
 	return c.patiently(ctx, func() error {
-		if err := c.earliest(ctx, tube); err != nil {
+		set, err := c.earliest(ctx, tube)
+		if err != nil {
 			return fmt.Errorf("the share group %s must have share.auto.offset.reset=earliest: %w", tube, err)
 		}
-		begun, err := c.begun(ctx, tube)
-		if err != nil || begun {
-			return err
-		}
-		// For a topic that was there before its group. If somebody reads it in this
-		// moment the setting above has done it.
-		offsets := kadm.Offsets{}
-		offsets.AddOffset(tube, 0, 0, -1)
-		rs, err := c.main.adm.AlterShareGroupOffsets(ctx, tube, offsets)
-		if errors.Is(err, kerr.NonEmptyGroup) {
+		if set {
 			return nil
 		}
-		if err == nil {
-			err = rs[tube][0]
+		o, err := c.place(ctx, tube)
+		if err == nil && o.StartOffset < 0 { // for now: brokers hear of the setting in a while
+			err = c.rewind(ctx, tube)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return c.configure(ctx, tube, reset, earliest)
 	})
 }
 
-// begun reports whether the group of a tube has a place in its topic.
-func (c *conn) begun(ctx context.Context, tube string) (bool, error) {
-	o, err := c.place(ctx, tube)
-	return err == nil && o.StartOffset >= 0, err
+// rewind puts the group of a tube to the beginning, unless it is at work.
+func (c *conn) rewind(ctx context.Context, tube string) error {
+	offsets := kadm.Offsets{}
+	offsets.AddOffset(tube, 0, 0, -1)
+	rs, err := c.main.adm.AlterShareGroupOffsets(ctx, tube, offsets)
+	if err == nil {
+		err = rs[tube][0]
+	}
+	if errors.Is(err, kerr.NonEmptyGroup) {
+		return nil
+	}
+	return err
 }
 
 // place is how far the group of a tube has come; -1 if it has not begun.
@@ -198,38 +202,37 @@ func (c *conn) place(ctx context.Context, tube string) (kadm.ShareOffset, error)
 	return o, nil
 }
 
-// earliest configures the group of a tube, if it is not.
-func (c *conn) earliest(ctx context.Context, tube string) error {
+// earliest reports whether the group of a tube is configured.
+func (c *conn) earliest(ctx context.Context, tube string) (bool, error) {
 	d := kmsg.NewPtrDescribeConfigsRequest()
 	dr := kmsg.NewDescribeConfigsRequestResource()
-	dr.ResourceType, dr.ResourceName = group, tube
+	dr.ResourceType, dr.ResourceName = kmsg.ConfigResourceTypeGroupConfig, tube
 	d.Resources = append(d.Resources, dr)
 	ds, err := d.RequestWith(ctx, c.main)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, r := range ds.Resources {
 		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-			return err
+			return false, err
 		}
 		for _, e := range r.Configs {
-			if e.Name == "share.auto.offset.reset" && e.Value != nil && *e.Value == "earliest" {
-				return nil
+			if e.Name == reset && e.Value != nil && *e.Value == earliest {
+				return true, nil
 			}
 		}
 	}
-	// The lock is a wish: a broker may not allow so short a one.
-	err = c.configure(ctx, tube, "share.record.lock.duration.ms", lock)
-	if err != nil && !errors.Is(err, kerr.InvalidConfig) {
-		return err
+	// A wish: a broker may not allow so short a lock.
+	if err := c.configure(ctx, tube, "share.record.lock.duration.ms", lock); err != nil && !errors.Is(err, kerr.InvalidConfig) {
+		return false, err
 	}
-	return c.configure(ctx, tube, "share.auto.offset.reset", "earliest")
+	return false, nil
 }
 
 func (c *conn) configure(ctx context.Context, tube, key, value string) error {
 	a := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	ar := kmsg.NewIncrementalAlterConfigsRequestResource()
-	ar.ResourceType, ar.ResourceName = group, tube
+	ar.ResourceType, ar.ResourceName = kmsg.ConfigResourceTypeGroupConfig, tube
 	ac := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
 	ac.Name, ac.Value = key, &value
 	ar.Configs = append(ar.Configs, ac)

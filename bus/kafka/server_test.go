@@ -1,0 +1,339 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/internal/testserver"
+)
+
+// What is peculiar to Kafka, on one server.
+func TestServer(t *testing.T) {
+	p := testserver.Kafka(t)
+	for name, test := range map[string]func(*testing.T, *testserver.Process){
+		"Foreign": testForeign, "Recreated": testRecreated, "Worn": testWorn, "Held": testHeld, "Idle": testIdle,
+		"ReadIsGone": testReadIsGone, "Cut": testCut, "Settings": testSettings, "Replicas": testReplicas,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, p) })
+	}
+}
+
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func queue(t testing.TB) bus.Tube {
+	return bus.Tube{Name: strings.ReplaceAll(t.Name(), "/", "_")}
+}
+
+func dial(t testing.TB, p *testserver.Process) *conn {
+	t.Helper()
+	c, err := driver(t, bus.Config{URI: p.Addr}).Dial(within(t, 20*time.Second))
+	if err != nil {
+		t.Fatalf("dialling: %v", err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*conn)
+}
+
+func consume(t testing.TB, c bus.Conn, tube bus.Tube) bus.Consumer {
+	t.Helper()
+	n, err := c.Consume(within(t, 20*time.Second), bus.ConsumeOptions{Tubes: []bus.Tube{tube}})
+	if err != nil {
+		t.Fatalf("consuming: %v", err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+func put(t testing.TB, c bus.Conn, tube bus.Tube, body string) uint64 {
+	t.Helper()
+	r := c.Put(within(t, 20*time.Second), bus.Message{Tube: tube, Body: []byte(body)})
+	if r[0].Err != nil {
+		t.Fatalf("putting: %v", r[0].Err)
+	}
+	return r[0].ID
+}
+
+func receive(t testing.TB, n bus.Consumer) bus.Delivery {
+	t.Helper()
+	ds, err := n.Receive(within(t, 20*time.Second), 1)
+	if err != nil {
+		t.Fatalf("receiving: %v", err)
+	}
+	return ds[0]
+}
+
+func take(t testing.TB, n bus.Consumer) bus.Delivery {
+	t.Helper()
+	d := receive(t, n)
+	if err := n.Ack(within(t, 20*time.Second), d); err != nil {
+		t.Fatalf("acknowledging: %v", err)
+	}
+	return d
+}
+
+func nothing(t testing.TB, n bus.Consumer, d time.Duration) {
+	t.Helper()
+	ds, err := n.Receive(within(t, d), 1)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("received %d messages, %v; want none until the deadline", len(ds), err)
+	}
+}
+
+// testForeign takes messages that other programs have put.
+func testForeign(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	c := dial(t, p)
+	n := consume(t, c, q)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(p.Addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ids := map[uint64]bool{}
+	for _, r := range []*kgo.Record{{Value: []byte("a")}, {Value: []byte("b"), Key: []byte("some key")}, {Value: nil}} {
+		r.Topic = q.Name
+		if err := cl.ProduceSync(within(t, 20*time.Second), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		d := take(t, n)
+		if string(d.Body) != string(r.Value) || d.Body == nil || d.ID == 0 || d.ID > 1<<63 || ids[d.ID] {
+			t.Errorf("received %q with id %d", d.Body, d.ID)
+		}
+		ids[d.ID] = true
+		if age, err := n.Age(within(t, 20*time.Second), d); err != nil || age > time.Minute {
+			t.Errorf("age %v, %v", age, err)
+		}
+	}
+}
+
+// testRecreated removes a topic under its users: they go on with a new one, and
+// no number comes again.
+func testRecreated(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	b := bus.New(driver(t, bus.Config{URI: p.Addr}), bus.Options{MaxWait: 300 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	defer b.Close()
+	n, err := b.Consume(within(t, 20*time.Second), bus.ConsumeOptions{Tubes: []bus.Tube{q}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	adm := admin(t, p.Addr)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(p.Addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ids := map[uint64]bool{}
+	for range 3 {
+		testserver.Eventually(t, 20*time.Second, func() error {
+			return b.Put(within(t, 5*time.Second), bus.Message{Tube: q, Body: []byte("x")})[0].Err
+		})
+		take(t, n)
+		cl.PurgeTopicsFromClient(q.Name)
+		if err := cl.ProduceSync(within(t, 20*time.Second), &kgo.Record{Topic: q.Name, Value: []byte("foreign")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		d := take(t, n)
+		for string(d.Body) != "foreign" { // one in doubt that was put twice
+			d = take(t, n)
+		}
+		if ids[d.ID] {
+			t.Errorf("id %d came again", d.ID)
+		}
+		ids[d.ID] = true
+		if _, err := adm.DeleteTopic(within(t, 20*time.Second), q.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// testWorn gives a message back more often than Kafka hands one out.
+func testWorn(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	c := dial(t, p)
+	n := consume(t, c, q)
+	id := put(t, c, q, "x")
+	for range 12 {
+		d := receive(t, n)
+		if d.ID != id || string(d.Body) != "x" {
+			t.Fatalf("received %q with id %d, want id %d", d.Body, d.ID, id)
+		}
+		if err := n.Release(within(t, 20*time.Second), 0, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(t, n)
+	nothing(t, n, 200*time.Millisecond)
+}
+
+// testHeld holds a message for longer than the broker's lock.
+func testHeld(t *testing.T, p *testserver.Process) {
+	if testing.Short() {
+		t.Skip("takes 20 s")
+	}
+	q := queue(t)
+	c := dial(t, p)
+	n, other := consume(t, c, q), consume(t, c, q)
+	put(t, c, q, "x")
+	d := receive(t, n)
+	nothing(t, other, 20*time.Second)
+	if err := n.Ack(within(t, 20*time.Second), d); err != nil {
+		t.Fatal(err)
+	}
+	nothing(t, other, 200*time.Millisecond)
+}
+
+// testIdle has a message come too late for a consumer that then asks for nothing:
+// it is not kept from others.
+func testIdle(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	c := dial(t, p)
+	n, other := consume(t, c, q), consume(t, c, q)
+	for range 10 {
+		ctx, cancel := context.WithCancel(context.Background())
+		got := make(chan error, 1)
+		go func() {
+			_, err := n.Receive(ctx, 1)
+			got <- err
+		}()
+		testserver.Eventually(t, 20*time.Second, func() error { // it has asked
+			n := n.(*consumer)
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.want == 0 {
+				return errors.New("it does not ask")
+			}
+			return nil
+		})
+		cancel()
+		if err := <-got; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		put(t, c, q, "x")
+		begin := time.Now()
+		take(t, other)
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("came after %v", took)
+		}
+	}
+}
+
+// testReadIsGone reads a mailbox a second time.
+func testReadIsGone(t *testing.T, p *testserver.Process) {
+	m := queue(t)
+	m.Kind = bus.Mailbox
+	c := dial(t, p)
+	put(t, c, m, "read")
+	id := put(t, c, m, "unread")
+	n := consume(t, c, m)
+	if d := take(t, n); string(d.Body) != "read" {
+		t.Errorf("received %q", d.Body)
+	}
+	c.Close()
+	again := dial(t, p)
+	if info, err := again.Inspect(within(t, 20*time.Second), m); err != nil || info.Ready != 1 {
+		t.Errorf("%d wait, %v; want 1", info.Ready, err)
+	}
+	n = consume(t, again, m)
+	if d := take(t, n); string(d.Body) != "unread" || d.ID != id {
+		t.Errorf("received %q with id %d, want id %d", d.Body, d.ID, id)
+	}
+	nothing(t, n, 200*time.Millisecond)
+}
+
+// testCut looks whether what was read goes from the topic.
+func testCut(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	c := dial(t, p)
+	n := consume(t, c, q)
+	for i := range 5 {
+		put(t, c, q, fmt.Sprint(i))
+	}
+	for range 3 {
+		take(t, n)
+	}
+	adm := admin(t, p.Addr)
+	testserver.Eventually(t, 30*time.Second, func() error {
+		first, err := adm.ListStartOffsets(within(t, 5*time.Second), q.Name)
+		if err != nil {
+			return err
+		}
+		if o, _ := first.Lookup(q.Name, 0); o.Offset < 2 { // the group's place is told an acknowledgement late
+			return fmt.Errorf("the topic begins at %d, want 2 or 3", o.Offset)
+		}
+		return nil
+	})
+	take(t, n)
+	take(t, n)
+}
+
+// testSettings looks at the topics that we make, and at what is said of others.
+func testSettings(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	c := dial(t, p)
+	put(t, c, q, "x")
+	put(t, c, bus.Tube{Name: q.Name, Kind: bus.Mailbox}, "x")
+	adm := admin(t, p.Addr)
+	for topic, want := range map[string]map[string]string{
+		q.Name:     {"flush.messages": "1", "retention.ms": "-1", "cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"},
+		ReplyTopic: {"flush.messages": "1", "retention.ms": "604800000", "cleanup.policy": "compact,delete"},
+	} {
+		rs, err := adm.DescribeTopicConfigs(within(t, 20*time.Second), topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range rs[0].Configs {
+			if w, ok := want[e.Key]; ok && e.MaybeValue() != w {
+				t.Errorf("%s: %s is %s, want %s", topic, e.Key, e.MaybeValue(), w)
+			}
+		}
+	}
+	info, err := c.Inspect(within(t, 20*time.Second), q)
+	if err != nil || !info.Durable || info.Advice != "" || !strings.HasPrefix(info.Server, "Apache Kafka v4") {
+		t.Errorf("of a topic of ours: %+v, %v", info, err)
+	}
+	slack := bus.Tube{Name: q.Name + "_other"}
+	if _, err := adm.CreateTopic(within(t, 20*time.Second), 1, 1, nil, slack.Name); err != nil {
+		t.Fatal(err)
+	}
+	testserver.Eventually(t, 20*time.Second, func() error {
+		info, err := c.Inspect(within(t, 20*time.Second), slack)
+		if err == nil && !strings.Contains(info.Advice, "flush.messages=1") {
+			err = fmt.Errorf("of a topic that is not synced: %+v", info)
+		}
+		return err
+	})
+	// It was there before its group.
+	put(t, c, slack, "early")
+	take(t, consume(t, c, slack))
+}
+
+// testReplicas asks for more copies than there are brokers.
+func testReplicas(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	c, err := driver(t, bus.Config{URI: p.Addr, Replicas: 3}).Dial(within(t, 20*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	err = c.Put(within(t, 20*time.Second), bus.Message{Tube: q})[0].Err
+	if _, ok := errors.AsType[*bus.Permanent](err); !ok || !strings.Contains(err.Error(), "kafka.replicas") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNoShareGroups(t *testing.T) {
+	p := testserver.Kafka(t, testserver.KafkaFeature("share.version=0"))
+	refused(t, bus.Config{URI: p.Addr}, "share groups", "share.version=1")
+}
