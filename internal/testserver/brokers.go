@@ -65,6 +65,10 @@ var Brokers = []Broker{
 		Start: one(func(t testing.TB) *Process { return RabbitMQ(t) }),
 	},
 	{
+		Name: "kafka", Section: "kafka", Keys: uri(""), Slow: true,
+		Start: one(func(t testing.TB) *Process { return Kafka(t) }),
+	},
+	{
 		Name: "activemq", Section: "activemq", Keys: uri(""), Slow: true,
 		Start: one(func(t testing.TB) *Process { return ActiveMQ(t) }),
 	},
