@@ -243,6 +243,8 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 	c.say(cbsd.OK, about, fmt.Sprintf("%s at %s, tube %s: %s", info.Server, b.Addr(), s.Tube, waiting), "")
 	if !info.Durable {
 		c.say(cbsd.Warning, about, "messages that wait on the broker may be lost when it restarts", info.Advice)
+	} else if info.Advice != "" {
+		c.say(cbsd.OK, about, "messages that wait on the broker survive its restart", info.Advice)
 	}
 	if info.MaxBody > 0 && info.MaxBody < cbsdmq.JobMax-2 { // with a binlog beanstalkd takes two less
 		c.say(cbsd.Warning, about, fmt.Sprintf("it takes messages of at most %d bytes", info.MaxBody),
