@@ -50,38 +50,31 @@ func KafkaUser(mechanism, user, password string) KafkaOption {
 	}
 }
 
-// Kafka starts a Kafka of one node, broker and controller (KRaft). It skips the
-// test where there is none.
+// Kafka starts a Kafka with the configuration of dist/sample/kafka.properties. It
+// skips the test where there is none.
 func Kafka(t testing.TB, options ...KafkaOption) *Process {
 	t.Helper()
-	_, jars := javaServer(t, "kafka", "kafka-server-*.jar")
+	root, jars := javaServer(t, "kafka", "kafka_2.13-*.jar")
 	dir := t.TempDir()
 	addr, internal, controller := FreeAddr(t), FreeAddr(t), FreeAddr(t)
 	k := &kafka{protocol: "PLAINTEXT"}
 	for _, o := range options {
 		o(k)
 	}
+	sample, err := os.ReadFile(filepath.Join(root, "dist", "sample", "kafka.properties"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	lines := append([]string{
-		"process.roles=broker,controller",
-		"node.id=1",
+		string(sample), // what follows goes before
 		"log.dirs=" + filepath.Join(dir, "data"),
 		"listeners=CLIENT://" + addr + ",INTERNAL://" + internal + ",CONTROLLER://" + controller,
 		"advertised.listeners=CLIENT://" + addr + ",INTERNAL://" + internal,
 		"listener.security.protocol.map=CLIENT:" + k.protocol + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
 		"inter.broker.listener.name=INTERNAL",
-		"controller.listener.names=CONTROLLER",
 		"controller.quorum.bootstrap.servers=" + controller,
-		"offsets.topic.replication.factor=1",
-		"offsets.topic.num.partitions=1",
-		"transaction.state.log.replication.factor=1",
-		"transaction.state.log.min.isr=1",
-		"share.coordinator.state.topic.replication.factor=1",
-		"share.coordinator.state.topic.num.partitions=1",
-		"share.coordinator.state.topic.min.isr=1",
-		"auto.create.topics.enable=false",
 		"broker.session.timeout.ms=3000", // one that was killed cannot come back before
 		"broker.heartbeat.interval.ms=500",
-		"log.cleaner.dedupe.buffer.size=16777216",
 		"log.segment.delete.delay.ms=1000",
 		"log.index.size.max.bytes=1048576",
 	}, k.config...)
