@@ -89,3 +89,10 @@ func TestPlainOnlyWhereSafe(t *testing.T) {
 		}
 	}
 }
+
+// As docs/WIRE.md says it.
+func TestPartitionOf(t *testing.T) {
+	if got := partitionOf("cbsd_pool1_result_id6755399441055744"); got != 5 {
+		t.Errorf("partition %d, want 5", got)
+	}
+}

@@ -3,14 +3,13 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/cbsd/cbsdmq/bus"
 )
-
-const advice = "confirmed messages survive a crash of the broker; with one copy of each they survive a power failure only where the topic has flush.messages=1, as a topic made by cbsdmq does (or the broker log.flush.interval.messages=1): `kafka-configs.sh --alter --topic TUBE --add-config flush.messages=1`"
 
 // Inspect creates nothing.
 func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
@@ -46,18 +45,8 @@ func (c *conn) inspect(ctx context.Context, t bus.Tube, info *bus.Info) error {
 		info.Ready, err = c.count(ctx, t)
 		return err
 	}
-	if len(found.Partitions[0].Replicas) < 2 {
-		configs, err := c.main.adm.DescribeTopicConfigs(ctx, topic)
-		if err != nil {
-			return err
-		}
-		for _, r := range configs {
-			for _, e := range r.Configs {
-				if e.Key == "flush.messages" && e.MaybeValue() != "1" {
-					info.Advice = advice
-				}
-			}
-		}
+	if err := c.durable(ctx, topic, len(found.Partitions[0].Replicas), info); err != nil {
+		return err
 	}
 	if info.Ready, err = c.lag(ctx, t.Name); err != nil {
 		return err
@@ -70,6 +59,38 @@ func (c *conn) inspect(ctx context.Context, t bus.Tube, info *bus.Info) error {
 		return err
 	}
 	info.Consumers = len(groups[t.Name].Members)
+	return nil
+}
+
+// durable says what becomes of the messages of a topic when a broker fails. They
+// are confirmed when all copies that are in step have them, in their memory.
+func (c *conn) durable(ctx context.Context, topic string, copies int, info *bus.Info) error {
+	resources, err := c.main.adm.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return err
+	}
+	configs := map[string]string{}
+	for _, r := range resources {
+		for _, e := range r.Configs {
+			configs[e.Key] = e.MaybeValue()
+		}
+	}
+	alter := func(config string) string {
+		return fmt.Sprintf("`kafka-configs.sh --alter --topic %s --add-config %s`", topic, config)
+	}
+	switch {
+	case len(configs) == 0: // not for us to see
+	case configs["unclean.leader.election.enable"] == "true":
+		info.Durable = false
+		info.Advice = "a copy that lacks confirmed messages may come to lead: " + alter("unclean.leader.election.enable=false")
+	case configs["flush.messages"] == "1":
+	case copies < 2:
+		info.Advice = "confirmed messages survive a crash of the broker, but not a power failure: there is one copy of each, and it is not synced: " +
+			alter("flush.messages=1")
+	case configs["min.insync.replicas"] == "0", configs["min.insync.replicas"] == "1":
+		info.Advice = fmt.Sprintf("there are %d copies of each message, but one is enough to confirm it, which does not survive a power failure there: ", copies) +
+			alter("min.insync.replicas=2")
+	}
 	return nil
 }
 

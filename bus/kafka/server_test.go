@@ -19,7 +19,7 @@ import (
 func TestServer(t *testing.T) {
 	p := testserver.Kafka(t)
 	for name, test := range map[string]func(*testing.T, *testserver.Process){
-		"Foreign": testForeign, "Recreated": testRecreated, "Worn": testWorn, "Held": testHeld, "Idle": testIdle,
+		"Foreign": testForeign, "Recreated": testRecreated, "Worn": testWorn, "Held": testHeld, "Gone": testGone, "Idle": testIdle,
 		"ReadIsGone": testReadIsGone, "Cut": testCut, "Settings": testSettings, "Replicas": testReplicas,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, p) })
@@ -192,6 +192,22 @@ func testHeld(t *testing.T, p *testserver.Process) {
 		t.Fatal(err)
 	}
 	nothing(t, other, 200*time.Millisecond)
+}
+
+// testGone ends a consumer as SIGKILL does: the system closes its sockets, and
+// nobody says a word. What it had comes again sooner than its lock ends.
+func testGone(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	c := dial(t, p)
+	n, other := consume(t, c, q), consume(t, dial(t, p), q)
+	put(t, c, q, "x")
+	receive(t, n)
+	begin := time.Now()
+	_ = c.fail(errors.New("killed"))
+	take(t, other)
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("came again after %v", took)
+	}
 }
 
 // testIdle has a message come too late for a consumer that then asks for nothing:

@@ -133,6 +133,9 @@ func (c *conn) create(ctx context.Context, topic string) error {
 	switch {
 	case err == nil, errors.Is(err, kerr.TopicAlreadyExists):
 		return nil
+	case errors.Is(err, kerr.InvalidReplicationFactor) && (c.driver.cfg.Replicas == 0 || strings.Contains(r.ErrMessage, "fenced")):
+		// A broker that has just started, or was busy, is not one of them yet.
+		return fmt.Errorf("making the topic %s: %s: %w", topic, r.ErrMessage, kerr.LeaderNotAvailable)
 	case errors.Is(err, kerr.InvalidReplicationFactor):
 		return &bus.Permanent{Err: fmt.Errorf("kafka.replicas: %d copies of %s: %s", c.driver.cfg.Replicas, topic, r.ErrMessage)}
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
