@@ -13,7 +13,7 @@ import (
 // troubles are what must have gone wrong under one of TestSeeds' seeds. A bench
 // in which one of them never comes proves nothing about it.
 var troubles = []string{
-	// The runner is killed at each of its failpoints. The agent's are boundaries.
+	// The runner is killed at each of its failpoints; the agent too, see failpoints.
 	"lose runner", "lose runner before its log", "lose runner before the fork", "lose runner after the fork",
 	"lose runner before it notes an end", "lose runner before it tells an end", "refuse starts",
 	// The broker, and the way to it.
@@ -31,7 +31,7 @@ var troubles = []string{
 // covered complains about troubles that no schedule had.
 func covered(t *testing.T, tally map[string]int) {
 	t.Helper()
-	for _, where := range boundaries {
+	for _, where := range failpoints {
 		if tally["killed at "+where] == 0 {
 			t.Errorf("no agent was killed at: %s", where)
 		}

@@ -3,7 +3,6 @@ package simulation
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -66,14 +65,17 @@ type crash struct {
 	n     int
 }
 
-// boundaries are where an agent can be killed that serves. Each of its failpoints
-// (internal/failpoint) is one: received, accepted and acked, starting and started,
-// looking, exited, judging, finishing and finished, replied.
-var boundaries = []string{
-	"receive", "receive done", "ack", "ack done", "before", "before done", "start", "start done", "next", "next done", "after", "after done",
-	"lookups", "lookups done", "acknowledge", "acknowledge done", "put", "put done", "kill", "kill done", "inspect", "inspect done",
-	"list", "list done", "consume", "consume done", "dial", "dial done", "release", "release done", "journal write",
+// failpoints are the agent's (internal/failpoint) as boundaries: received, accepted
+// and acked, starting and started, looking, exited, judging, finishing and finished,
+// replied. What it writes to the journal lies between two writes of SQLite.
+var failpoints = []string{
+	"receive done", "ack", "ack done", "start", "start done", "before", "next done", "after", "lookups done", "acknowledge", "put done", "journal write",
 }
+
+var boundaries = append([]string{
+	"receive", "before done", "next", "after done", "lookups", "acknowledge done", "put", "kill", "kill done", "inspect", "inspect done",
+	"list", "list done", "consume", "consume done", "dial", "dial done", "release", "release done", "age", "age done",
+}, failpoints...)
 
 // A deed is something that is done to the world.
 type deed struct {
@@ -127,16 +129,13 @@ func newSchedule(d *dice) schedule {
 		}
 	}
 	if maybe(0.6) {
-		for range between(1, 5) {
+		s.crashes = append(s.crashes, crash{failpoints[d.seed%uint64(len(failpoints))], 1})
+		for range between(0, 4) {
+			c := crash{n: between(1, pick(d, "schedule", 10, 60, 300))}
 			if maybe(0.5) {
-				s.crashes = append(s.crashes, crash{n: between(1, pick(d, "schedule", 10, 60, 300))})
-			} else {
-				c := crash{pick(d, "schedule", boundaries...), between(1, pick(d, "schedule", 1, 3, 10))}
-				if strings.HasPrefix(c.where, "kill") {
-					c.n, s.focus = 1, "cancel" // or it hardly ever comes to that
-				}
-				s.crashes = append(s.crashes, c)
+				c = crash{pick(d, "schedule", boundaries...), between(1, pick(d, "schedule", 1, 3, 10))}
 			}
+			s.crashes = append(s.crashes, c)
 		}
 	}
 	s.addDeeds(d)
