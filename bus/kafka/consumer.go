@@ -1,9 +1,11 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,9 +15,9 @@ import (
 )
 
 const (
-	// idle is how long after a Receive a consumer keeps what came too late for
-	// it, for the next one. Then it goes to others.
-	idle = 100 * time.Millisecond
+	// idle is how long a consumer keeps for its next Receive what came too late
+	// for the one before, or was given back. Then it goes to others.
+	idle = 2 * time.Second
 
 	// longPoll is how long the broker is asked to wait for messages.
 	longPoll = time.Second
@@ -52,10 +54,9 @@ type message struct {
 // source brings messages into ready. Its methods but for close are called with
 // consumer.mu held, and do not wait.
 type source interface {
-	look()                 // want, until or closed has changed
-	accept(ms []*message)  // the broker is to forget them
-	release(ms []*message) // they are for whoever comes next
-	rest(m *message) bool  // nobody asks for m: report whether it may stay in ready
+	look()                // want, until or closed has changed
+	accept(ms []*message) // the broker is to forget them
+	rest(m *message) bool // nobody asks for m: report whether it may stay in ready
 	close(ctx context.Context)
 }
 
@@ -199,12 +200,13 @@ func (k *consumer) wanted() (n int, wait time.Duration) {
 	return k.want, wait
 }
 
-// came takes messages in. k.mu is held.
+// came takes messages in, those that are given back in their place. k.mu is held.
 func (k *consumer) came(ms []*message) {
 	if len(ms) == 0 || k.closed {
 		return
 	}
 	k.ready = append(k.ready, ms...)
+	slices.SortStableFunc(k.ready, func(a, b *message) int { return cmp.Compare(a.Offset, b.Offset) })
 	if k.want == 0 {
 		k.timer.Reset(idle)
 	}
@@ -237,12 +239,13 @@ func (k *consumer) Ack(_ context.Context, ds ...bus.Delivery) error {
 	return k.settle(ds, source.accept)
 }
 
-// Release has the messages delivered again. Kafka knows no delay: they are kept
-// here until it has passed, and given back at once if the connection ends.
+// Release keeps the messages here until delay has passed, as Kafka knows none, and
+// has them received again, before what was put after them. If the connection ends
+// they go to others at once.
 func (k *consumer) Release(_ context.Context, delay time.Duration, ds ...bus.Delivery) error {
-	return k.settle(ds, func(s source, ms []*message) {
+	return k.settle(ds, func(_ source, ms []*message) {
 		if delay <= 0 {
-			s.release(ms)
+			k.came(ms)
 			return
 		}
 		var t *time.Timer
@@ -250,9 +253,7 @@ func (k *consumer) Release(_ context.Context, delay time.Duration, ds ...bus.Del
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			delete(k.later, t)
-			if !k.closed {
-				s.release(ms)
-			}
+			k.came(ms)
 		})
 		k.later[t] = struct{}{}
 	})

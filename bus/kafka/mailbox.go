@@ -111,9 +111,7 @@ func (r *reader) accept(ms []*message) {
 	}
 }
 
-// release is for this consumer: a mailbox has one reader.
-func (r *reader) release(ms []*message) { r.k.came(ms) }
-
+// rest leaves m where it is: a mailbox has one reader.
 func (r *reader) rest(*message) bool { return true }
 
 // run reads while somebody receives.

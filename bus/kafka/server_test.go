@@ -158,21 +158,20 @@ func testRecreated(t *testing.T, p *testserver.Process) {
 	}
 }
 
-// testWorn gives a message back more often than Kafka hands one out.
+// testWorn ends a message's consumer more often than Kafka hands one out.
 func testWorn(t *testing.T, p *testserver.Process) {
 	q := queue(t)
 	c := dial(t, p)
-	n := consume(t, c, q)
 	id := put(t, c, q, "x")
 	for range 12 {
+		n := consume(t, c, q)
 		d := receive(t, n)
 		if d.ID != id || string(d.Body) != "x" {
 			t.Fatalf("received %q with id %d, want id %d", d.Body, d.ID, id)
 		}
-		if err := n.Release(within(t, 20*time.Second), 0, d); err != nil {
-			t.Fatal(err)
-		}
+		n.Close()
 	}
+	n := consume(t, c, q)
 	take(t, n)
 	nothing(t, n, 200*time.Millisecond)
 }
@@ -216,7 +215,7 @@ func testIdle(t *testing.T, p *testserver.Process) {
 	q := queue(t)
 	c := dial(t, p)
 	n, other := consume(t, c, q), consume(t, c, q)
-	for range 10 {
+	for range 3 {
 		ctx, cancel := context.WithCancel(context.Background())
 		got := make(chan error, 1)
 		go func() {

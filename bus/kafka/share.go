@@ -102,26 +102,20 @@ func (s *share) look() {
 
 func (s *share) accept(ms []*message) {
 	s.done = true
-	s.settle(ms, ackAccept)
+	for _, m := range ms {
+		s.say(m, ackAccept)
+	}
 }
 
-func (s *share) release(ms []*message) { s.settle(ms, ackRelease) }
-
 func (s *share) rest(m *message) bool {
-	s.settle([]*message{m}, ackRelease)
+	s.say(m, ackRelease)
 	return false
 }
 
-func (s *share) settle(ms []*message, word int8) {
-	for _, m := range ms {
-		s.say(m.Offset, word)
-	}
+func (s *share) say(m *message, word int8) {
+	delete(s.out, m.Offset)
+	s.acks[m.Offset] = word
 	s.look()
-}
-
-func (s *share) say(offset int64, word int8) {
-	delete(s.out, offset)
-	s.acks[offset] = word
 }
 
 // run talks to the broker until the consumer is closed or the conn has ended.
