@@ -33,7 +33,7 @@ func TestBus(t *testing.T) {
 	})
 }
 
-func driver(t testing.TB, cfg bus.Config) *Driver {
+func driver(t testing.TB, cfg bus.Config) bus.Driver {
 	t.Helper()
 	d, err := New(cfg)
 	if err != nil {
@@ -44,8 +44,8 @@ func driver(t testing.TB, cfg bus.Config) *Driver {
 
 // through has d reach the broker at real only through proxy, although the broker
 // tells its own address.
-func through(d *Driver, real, proxy string) *Driver {
-	d.dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+func through(d bus.Driver, real, proxy string) bus.Driver {
+	d.(*Driver).dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if addr == real {
 			addr = proxy
 		}

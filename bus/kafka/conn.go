@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -9,43 +10,51 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
-// closeTimeout bounds Close where the broker does not answer.
-const closeTimeout = 1500 * time.Millisecond
-
-// conn is a connection that does not come back: whatever breaks it sets err
-// once and closes dead.
+// conn is a connection that does not come back, nor do its links.
 type conn struct {
-	driver *Driver
-	addr   string
-	main   *link
-	dead   chan struct{}
+	*wire.Session
+	driver    *Driver
+	addr      string
+	tls       *tls.Config // nil = none
+	user      string      // for messages
+	mechanism []sasl.Mechanism
+	main      *link
 
 	puts sync.Mutex // one Put hands over at a time, so that messages keep their order
 
-	mu        sync.Mutex
-	err       error // why dead
-	closing   bool
-	links     map[*link]struct{}
-	known     map[string]bool // topics that were there
-	consumers map[*consumer]struct{}
+	mu    sync.Mutex
+	links map[*link]struct{}
+	known map[string]bool // topics that were there
 }
 
 func newConn(d *Driver, addr string) *conn {
-	return &conn{
-		driver: d, addr: addr, dead: make(chan struct{}),
-		links: map[*link]struct{}{}, known: map[string]bool{}, consumers: map[*consumer]struct{}{},
+	c := &conn{
+		Session: wire.NewSession(&wire.Conn{}), // the sockets are those of the links
+		driver:  d, addr: addr, links: map[*link]struct{}{}, known: map[string]bool{},
 	}
+	go func() {
+		<-c.Dead()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for l := range c.links {
+			go l.close()
+		}
+		clear(c.links)
+	}()
+	return c
 }
 
 // adopt has l end with the conn.
 func (c *conn) adopt(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
+	if c.Failed() != nil {
 		go l.close()
 		return
 	}
@@ -60,44 +69,12 @@ func (c *conn) abandon(l *link) {
 	l.close()
 }
 
-// fail ends the connection for err, unless it has ended already, and returns why
-// it has.
-func (c *conn) fail(err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil {
-		c.err = err
-		close(c.dead)
-		for l := range c.links {
-			go l.close()
-		}
-		clear(c.links)
-	}
-	return c.err
-}
-
-func (c *conn) failed() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
-}
-
-// usable returns why nothing new can be begun, or nil.
-func (c *conn) usable() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil && c.closing {
-		return bus.ErrClosed
-	}
-	return c.err
-}
-
 // reason is the error of a request that returned err.
 func (c *conn) reason(ctx context.Context, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if dead := c.failed(); dead != nil {
+	if dead := c.Failed(); dead != nil {
 		return dead
 	}
 	if ctx.Err() != nil {
@@ -120,7 +97,7 @@ func (c *conn) patiently(ctx context.Context, f func() error) error {
 		case <-ctx.Done():
 			t.Stop()
 			return err
-		case <-c.dead:
+		case <-c.Dead():
 			t.Stop()
 			return err
 		}
@@ -174,8 +151,8 @@ func (c *conn) confirmed(ctx context.Context, tube string, confirm chan error) e
 	case err = <-confirm:
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-c.dead:
-		err = c.failed()
+	case <-c.Dead():
+		err = c.Failed()
 	}
 	if errors.Is(err, kerr.MessageTooLarge) {
 		return fmt.Errorf("%w: %w", bus.ErrTooLarge, err)
@@ -191,23 +168,6 @@ func (c *conn) Sweep(context.Context, func(string) bool, time.Duration) (int, er
 
 // Close gives back what the consumers hold, and ends the connection.
 func (c *conn) Close() error {
-	c.mu.Lock()
-	c.closing = true
-	consumers := make([]*consumer, 0, len(c.consumers))
-	for k := range c.consumers {
-		consumers = append(consumers, k)
-	}
-	c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	var wg sync.WaitGroup
-	for _, k := range consumers {
-		wg.Go(func() { k.close(ctx) })
-	}
-	wg.Wait()
-	if c.failed() == nil {
-		_ = c.main.Flush(ctx) // acknowledgements of replies
-	}
-	_ = c.fail(bus.ErrClosed)
+	c.Session.Close(func() {})
 	return nil
 }

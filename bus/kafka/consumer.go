@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
 const (
@@ -62,7 +63,7 @@ type source interface {
 
 // Consume makes the topics that are not there.
 func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error) {
-	if err := c.usable(); err != nil {
+	if err := c.Usable(); err != nil {
 		return nil, err
 	}
 	for _, t := range o.Tubes {
@@ -75,13 +76,13 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 		held: map[*message]bool{}, later: map[*time.Timer]struct{}{},
 	}
 	k.timer = time.AfterFunc(time.Hour, k.rest)
-	c.mu.Lock()
-	c.consumers[k] = struct{}{}
-	closing := c.closing
-	c.mu.Unlock()
+	if err := c.Add(k); err != nil {
+		k.timer.Stop()
+		return nil, err
+	}
 	err := k.open(ctx)
-	if err == nil && closing { // Close may not have seen it
-		err = bus.ErrClosed
+	if err == nil {
+		err = c.Usable() // Close may not have seen all of it
 	}
 	if err != nil {
 		k.Close()
@@ -136,7 +137,7 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 		select {
 		case <-k.wake:
 		case <-k.closing:
-		case <-k.conn.dead:
+		case <-k.conn.Dead():
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -150,7 +151,7 @@ func (k *consumer) next(ctx context.Context, max int) ([]bus.Delivery, error) {
 	if k.closed {
 		return nil, bus.ErrClosed
 	}
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return nil, err
 	}
 	n := min(max, len(k.ready))
@@ -261,7 +262,7 @@ func (k *consumer) Release(_ context.Context, delay time.Duration, ds ...bus.Del
 
 // settle calls f with the messages of each source, which are ours no longer.
 func (k *consumer) settle(ds []bus.Delivery, f func(source, []*message)) error {
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return err
 	}
 	k.mu.Lock()
@@ -296,25 +297,21 @@ func (k *consumer) Age(_ context.Context, d bus.Delivery) (time.Duration, error)
 	if !ok {
 		return 0, bus.ErrGone
 	}
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return 0, err
 	}
 	return max(0, time.Since(putAt(m.Record))), nil
 }
 
 // Close gives back what was not acknowledged.
-func (k *consumer) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	k.close(ctx)
-	return nil
-}
+func (k *consumer) Close() error { return wire.CloseConsumer(k) }
 
-func (k *consumer) close(ctx context.Context) {
+// Shut is Close, until ctx ends.
+func (k *consumer) Shut(ctx context.Context) error {
 	k.mu.Lock()
 	if k.closed {
 		k.mu.Unlock()
-		return
+		return nil
 	}
 	k.closed = true
 	k.timer.Stop()
@@ -325,9 +322,7 @@ func (k *consumer) close(ctx context.Context) {
 	k.lookAll()
 	sources := k.sources
 	k.mu.Unlock()
-	k.conn.mu.Lock()
-	delete(k.conn.consumers, k)
-	k.conn.mu.Unlock()
+	k.conn.Remove(k)
 	var wg sync.WaitGroup
 	for _, s := range sources {
 		wg.Go(func() { s.close(ctx) })
@@ -335,6 +330,7 @@ func (k *consumer) close(ctx context.Context) {
 	wg.Wait()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		// Whoever closes next need not wait as long again.
-		_ = k.conn.fail(errors.New("closing a consumer: no answer"))
+		_ = k.conn.Fail(errors.New("closing a consumer: no answer"))
 	}
+	return nil
 }

@@ -19,12 +19,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/endpoint"
 	"github.com/cbsd/cbsdmq/bus/internal/tlsconf"
 	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
 const (
-	dialTimeout = 10 * time.Second // of one broker, where ctx has no deadline
+	dialTimeout = 10 * time.Second // of a further connection
 
 	// idleTimeout is when a connection that nobody needs is closed by us, before
 	// the broker does it (after 10 minutes) and it looks like a fault.
@@ -34,53 +35,29 @@ const (
 	maxRead = 64 << 20
 )
 
-// Dial connects to the first broker that lets us. Each gets an equal share of
-// what is left of ctx. The error is a *bus.Permanent if trying again helps with
-// none.
+// Dial connects to the first broker that lets us.
 func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {
-	var failed []error
-	permanent := true
-	for i, addr := range d.addrs {
-		c, err := d.dial(ctx, addr, len(d.addrs)-i)
-		if err == nil {
-			return c, nil
-		}
-		if len(d.addrs) == 1 || ctx.Err() != nil {
-			return nil, err
-		}
-		_, p := errors.AsType[*bus.Permanent](err)
-		permanent = permanent && p
-		failed = append(failed, err)
-	}
-	if permanent {
-		return nil, &bus.Permanent{Err: errors.Join(failed...)}
-	}
-	text := ""
-	for i, err := range failed {
-		if i > 0 {
-			text += "; "
-		}
-		text += err.Error()
-	}
-	return nil, errors.New(text) // wraps no Permanent
+	return endpoint.First(ctx, d.servers, d.dial)
 }
 
-func (d *Driver) dial(ctx context.Context, addr string, share int) (*conn, error) {
-	timeout := dialTimeout
-	if end, ok := ctx.Deadline(); ok {
-		timeout = time.Until(end) / time.Duration(share)
+func (d *Driver) dial(ctx context.Context, s endpoint.Server, within time.Duration) (bus.Conn, error) {
+	c := newConn(d, s.Addr)
+	var err error
+	if s.TLS {
+		if c.tls, err = tlsconf.For(d.cfg, s.Addr); err != nil {
+			return nil, c.Fail(err)
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	c := newConn(d, addr)
-	l, err := c.connect(ctx)
+	c.user, _ = s.Login(d.cfg)
+	if c.mechanism, err = d.mechanisms(s); err == nil {
+		c.main, err = c.connect(ctx)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
-			err = fmt.Errorf("connecting to Kafka at %s: no answer within %v: %w", addr, timeout.Round(time.Millisecond), ctx.Err())
+			err = fmt.Errorf("connecting to Kafka at %s: %w", s.Addr, endpoint.NoAnswer(within, ctx.Err()))
 		}
-		return nil, c.fail(err)
+		return nil, c.Fail(err)
 	}
-	c.main = l
 	return c, nil
 }
 
@@ -106,7 +83,7 @@ func (c *conn) connect(ctx context.Context) (*link, error) {
 	cl, err := kgo.NewClient(
 		kgo.SeedBrokers(c.addr),
 		kgo.ClientID("cbsdmq"),
-		kgo.SASL(c.driver.mechanism...),
+		kgo.SASL(c.mechanism...),
 		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
 			s, err := c.open(ctx, l, network, addr)
 			if err != nil {
@@ -191,7 +168,7 @@ type socket struct {
 }
 
 func (c *conn) open(ctx context.Context, l *link, network, addr string) (*socket, error) {
-	if err := c.failed(); err != nil {
+	if err := c.Failed(); err != nil {
 		return nil, err
 	}
 	w := &wire.Conn{}
@@ -211,8 +188,8 @@ func (c *conn) open(ctx context.Context, l *link, network, addr string) (*socket
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	nc, err := w.Opened(c.driver.dialer(ctx, network, addr))
-	if err == nil && c.driver.tls != nil {
-		t := c.driver.tls.Clone()
+	if err == nil && c.tls != nil {
+		t := c.tls.Clone()
 		t.ServerName, _, _ = net.SplitHostPort(addr)
 		tc := tls.Client(nc, t)
 		if err = tc.HandshakeContext(ctx); err != nil {
@@ -235,7 +212,7 @@ func (c *conn) open(ctx context.Context, l *link, network, addr string) (*socket
 func (s *socket) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
 	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) && s.link.isUp() {
-		_ = s.conn.fail(fmt.Errorf("connection to Kafka lost: %w", err))
+		_ = s.conn.Fail(fmt.Errorf("connection to Kafka lost: %w", err))
 	}
 	return n, err
 }
@@ -285,40 +262,40 @@ func (l *link) explain(err error, c *conn) error {
 			head = h
 		}
 	}
-	if why := c.driver.reason(err, c.addr, head); why != "" {
+	if why := c.refusal(err, head); why != "" {
 		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s: %s (%w)", c.addr, why, err)}
 	}
 	switch {
-	case c.driver.tls == nil && len(head) > 1 && (head[0] != 0 || head[1] != 0): // no size of an answer
+	case c.tls == nil && len(head) > 1 && (head[0] != 0 || head[1] != 0): // no size of an answer
 		return fmt.Errorf("connecting to Kafka at %s: what answers there does not speak Kafka's protocol, it says %q: %w", c.addr, head, err)
-	case hungUp(err) && l.failure != nil && c.driver.tls != nil:
+	case hungUp(err) && l.failure != nil && c.tls != nil:
 		return fmt.Errorf("connecting to Kafka at %s: it hangs up on TLS, which the configuration asks for: %w", c.addr, err)
-	case hungUp(err) && c.driver.mechanism == nil:
+	case hungUp(err) && c.mechanism == nil:
 		return fmt.Errorf("connecting to Kafka at %s: it hangs up; if it wants a login, the keys are user and password: %w", c.addr, err)
 	}
 	return fmt.Errorf("connecting to Kafka at %s: %w", c.addr, err)
 }
 
-// reason returns "" if another attempt may succeed.
-func (d *Driver) reason(err error, addr string, head []byte) string {
-	host, _, _ := net.SplitHostPort(addr)
+// refusal returns "" if another attempt may succeed.
+func (c *conn) refusal(err error, head []byte) string {
+	host, _, _ := net.SplitHostPort(c.addr)
 	if why := tlsconf.Reason(err, host); why != "" {
 		return why
 	}
 	op, remote := errors.AsType[*net.OpError](err)
 	switch {
 	case remote && op.Op == "remote error" && strings.Contains(op.Error(), "certificate"):
-		if d.tls == nil || d.tls.GetClientCertificate == nil {
+		if c.tls == nil || c.tls.GetClientCertificate == nil {
 			return "it asks for a certificate of the client; the keys cert and key name one"
 		}
 		return "it does not accept our certificate; the keys are cert and key"
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return fmt.Sprintf("it refuses user %q; the keys are user and password", d.cfg.User)
+		return fmt.Sprintf("it refuses user %q; the keys are user and password", c.user)
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		return "it offers no way to log in that is known here, or only one that shows the password; the key is sasl"
 	case errors.Is(err, kerr.IllegalSaslState):
 		return "it wants no login; leave user and password out"
-	case d.tls == nil && len(head) > 0 && (head[0] == 0x15 || head[0] == 0x16): // an alert, a handshake
+	case c.tls == nil && len(head) > 0 && (head[0] == 0x15 || head[0] == 0x16): // an alert, a handshake
 		return "it speaks TLS; the key is tls"
 	}
 	return ""

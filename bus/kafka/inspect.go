@@ -13,7 +13,7 @@ import (
 
 // Inspect creates nothing.
 func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
-	if err := c.usable(); err != nil {
+	if err := c.Usable(); err != nil {
 		return bus.Info{}, err
 	}
 	if _, err := topicOf(t); err != nil {

@@ -17,7 +17,6 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
-	"github.com/cbsd/cbsdmq/bus/internal/tlsconf"
+	"github.com/cbsd/cbsdmq/bus/internal/endpoint"
 )
 
 const (
@@ -47,41 +46,41 @@ const (
 	maxBody = 1<<20 - 4<<10
 )
 
+// Kafka has one port for whatever it is configured to speak there.
+var addresses = endpoint.Format{Scheme: "kafka", Port: DefaultPort, SecureScheme: "kafkas", SecurePort: DefaultPort}
+
 // A Driver reaches Kafka. It may be used concurrently.
 type Driver struct {
-	cfg       bus.Config
-	addrs     []string // host:port
-	tls       *tls.Config
-	mechanism []sasl.Mechanism
-	dialer    func(ctx context.Context, network, addr string) (net.Conn, error)
+	cfg     bus.Config
+	servers []endpoint.Server
+	dialer  func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // New returns a driver for the broker that cfg names. It does not connect.
 func New(cfg bus.Config) (*Driver, error) {
-	d := &Driver{cfg: cfg, dialer: (&net.Dialer{}).DialContext}
-	for part := range strings.SplitSeq(cfg.URI, ",") {
-		addr, err := address(strings.TrimSpace(part))
-		if err != nil {
-			return nil, err
-		}
-		d.addrs = append(d.addrs, addr)
-	}
-	if cfg.Replicas < 0 {
+	servers, err := addresses.Parse(cfg)
+	switch {
+	case cfg.URI == "embedded":
+		return nil, wrong("uri", "Kafka cannot be embedded").WithHint(`set "broker" to "nats" for the embedded broker`)
+	case err != nil:
+		return nil, wrong("uri", "%w", err).
+			WithHint("write it as host:port, for example 127.0.0.1:9092; several brokers are separated by commas, and the key tls is for TLS")
+	case cfg.Replicas < 0:
 		return nil, wrong("replicas", "%d copies", cfg.Replicas).
 			WithHint("3 keeps a copy of each message on three brokers; 0 leaves it to the broker")
+	case cfg.Tube != "" && !valid(cfg.Tube):
+		return nil, wrong("tube", "%q is not a name that Kafka takes", cfg.Tube).
+			WithHint("letters, digits, _ . and -, such as cbsd_pool1; %s is taken", ReplyTopic)
+	case cfg.Token != "":
+		return nil, wrong("token", "Kafka has no such login").WithHint("use the keys user and password")
+	case cfg.Creds != "":
+		return nil, wrong("creds", "Kafka has no such login").WithHint("use the keys user and password")
 	}
-	for _, t := range []struct{ key, name string }{{"tube", cfg.Tube}, {"reply_tube_prefix", cfg.ReplyTubePrefix}} {
-		if ok := t.name == "" || bus.ValidTube(t.name) && (t.key != "tube" || valid(t.name)); !ok {
-			return nil, wrong(t.key, "%q is not a name that Kafka takes", t.name).
-				WithHint("letters, digits, _ . and -, such as cbsd_pool1; %s is taken", ReplyTopic)
+	d := &Driver{cfg: cfg, servers: servers, dialer: (&net.Dialer{}).DialContext}
+	for _, s := range servers {
+		if _, err := d.mechanisms(s); err != nil {
+			return nil, err
 		}
-	}
-	var err error
-	if d.tls, err = tlsconf.Load(cfg); err != nil {
-		return nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "kafka", "%w", err)
-	}
-	if d.mechanism, err = d.mechanisms(); err != nil {
-		return nil, err
 	}
 	return d, nil
 }
@@ -90,50 +89,25 @@ func wrong(key, format string, args ...any) *cbsdmq.Error {
 	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "kafka."+key, format, args...)
 }
 
-// address reads one part of the uri.
-func address(s string) (string, error) {
-	const hint = "write host:port, such as 127.0.0.1:9092 or [2001:db8::3]:9092; several brokers are separated by commas"
-	if s == "" {
-		return "", wrong("uri", "an address is missing").WithHint(hint)
-	}
-	if strings.Contains(s, "/") || strings.Contains(s, "@") {
-		return "", wrong("uri", "%q is not host:port", s).
-			WithHint("%s; TLS and the login have the keys tls, user and password", hint)
-	}
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		host, port = strings.Trim(s, "[]"), DefaultPort
-		if strings.Contains(host, ":") && net.ParseIP(host) == nil {
-			return "", wrong("uri", "%q is not host:port", s).WithHint(hint)
-		}
-	}
-	if _, err := net.LookupPort("tcp", port); err != nil || host == "" {
-		return "", wrong("uri", "%q is not host:port", s).WithHint(hint)
-	}
-	return net.JoinHostPort(host, port), nil
-}
-
 // mechanisms are the ways to log in, the best one first. A password is never
 // shown in clear to a broker that asks for that, unless the configuration does.
-func (d *Driver) mechanisms() ([]sasl.Mechanism, error) {
-	user, password := d.cfg.User, d.cfg.Password
+func (d *Driver) mechanisms(s endpoint.Server) ([]sasl.Mechanism, error) {
+	user, password := s.Login(d.cfg)
 	known := []string{"scram-sha-512", "scram-sha-256", "plain"}
-	if d.cfg.SASL != "" && !slices.Contains(known, d.cfg.SASL) {
+	switch {
+	case d.cfg.SASL != "" && !slices.Contains(known, d.cfg.SASL):
 		return nil, wrong("sasl", "%q is not a way to log in", d.cfg.SASL).WithHint("one of %s", strings.Join(known, ", "))
-	}
-	if user == "" {
-		if password != "" || d.cfg.SASL != "" {
-			return nil, wrong("user", "missing").WithHint("user and password belong together")
-		}
+	case user == "" && (password != "" || d.cfg.SASL != ""):
+		return nil, wrong("user", "missing").WithHint("user and password belong together")
+	case user == "":
 		return nil, nil
-	}
-	if password == "" {
+	case password == "":
 		return nil, wrong("password", "missing").WithHint("user and password belong together")
 	}
 	auth := scram.Auth{User: user, Pass: password}
 	var ms []sasl.Mechanism
 	for i, m := range []sasl.Mechanism{auth.AsSha512Mechanism(), auth.AsSha256Mechanism(), plain.Auth{User: user, Pass: password}.AsMechanism()} {
-		if d.cfg.SASL == known[i] || d.cfg.SASL == "" && (i < 2 || d.tls != nil) {
+		if d.cfg.SASL == known[i] || d.cfg.SASL == "" && (i < 2 || s.TLS) {
 			ms = append(ms, m)
 		}
 	}
@@ -141,7 +115,13 @@ func (d *Driver) mechanisms() ([]sasl.Mechanism, error) {
 }
 
 // Addr names the brokers.
-func (d *Driver) Addr() string { return strings.Join(d.addrs, ",") }
+func (d *Driver) Addr() string {
+	list := make([]string, len(d.servers))
+	for i, s := range d.servers {
+		list[i] = s.Addr
+	}
+	return strings.Join(list, ",")
+}
 
 // Caps are Kafka's.
 func (d *Driver) Caps() bus.Caps {

@@ -1,16 +1,6 @@
 package kafka
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"errors"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,184 +8,93 @@ import (
 	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/bustest"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
-// works waits for the broker and sends a message through it.
-func works(t *testing.T, cfg bus.Config) {
-	t.Helper()
-	d := driver(t, cfg)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	q := bus.Tube{Name: "login"}
-	testserver.Eventually(t, 50*time.Second, func() error {
-		c, err := d.Dial(ctx)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		n, err := c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{q}})
-		if err != nil {
-			return err
-		}
-		if r := c.Put(ctx, bus.Message{Tube: q, Body: []byte("x")}); r[0].Err != nil {
-			return r[0].Err
-		}
-		ds, err := n.Receive(ctx, 1)
-		if err != nil {
-			return err
-		}
-		return n.Ack(ctx, ds...)
-	})
-}
-
-// refused checks that dialling fails at once, for good, and says so.
-func refused(t *testing.T, cfg bus.Config, says ...string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	begin := time.Now()
-	c, err := driver(t, cfg).Dial(ctx)
-	if err == nil {
-		c.Close()
-		t.Errorf("let in; want an error with %q", says)
-		return
-	}
-	if _, ok := errors.AsType[*bus.Permanent](err); !ok {
-		t.Errorf("not for good: %v", err)
-	}
-	for _, s := range says {
-		if !strings.Contains(err.Error(), s) {
-			t.Errorf("%v; want %q", err, s)
-		}
-	}
-	if strings.Contains(err.Error(), "secret") {
-		t.Errorf("the error shows the password: %v", err)
-	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("took %v", took)
-	}
-}
-
+// What trying again does not mend is said at once, in plain words.
 func TestLogin(t *testing.T) {
-	p := testserver.Kafka(t,
+	at := testserver.Kafka(t,
 		testserver.KafkaProtocol("SASL_PLAINTEXT"),
-		testserver.KafkaUser("SCRAM-SHA-512", "agent", "secret-512"),
-		testserver.KafkaUser("SCRAM-SHA-256", "old", "secret-256"),
+		testserver.KafkaUser("SCRAM-SHA-512", "alice", "s3cret"),
+		testserver.KafkaUser("SCRAM-SHA-256", "old", "s3cret"),
 		testserver.KafkaConfig(
 			"listener.name.client.sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN",
 			"listener.name.client.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;",
 			"listener.name.client.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;",
-			`listener.name.client.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_simple="secret-plain";`,
-		))
-	works(t, bus.Config{URI: p.Addr, User: "agent", Password: "secret-512"})
-	works(t, bus.Config{URI: p.Addr, User: "old", Password: "secret-256", SASL: "scram-sha-256"})
-	works(t, bus.Config{URI: p.Addr, User: "simple", Password: "secret-plain", SASL: "plain"})
-	refused(t, bus.Config{URI: p.Addr, User: "agent", Password: "secret-wrong"}, `"agent"`, "user and password")
-	refused(t, bus.Config{URI: p.Addr, User: "nobody", Password: "secret-512"}, `"nobody"`, "user and password")
-	refused(t, bus.Config{URI: p.Addr, User: "simple", Password: "secret-wrong", SASL: "plain"}, `"simple"`)
-	// It hangs up on who does not log in.
-	c, err := driver(t, bus.Config{URI: p.Addr}).Dial(t.Context())
-	if err == nil {
-		c.Close()
-		t.Error("let in without a login")
-	} else if !strings.Contains(err.Error(), "login") {
+			`listener.name.client.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_simple="s3cret";`,
+		)).Addr
+	login := bustest.Logins(t, driver)
+	login("password", bus.Config{URI: at, User: "alice", Password: "s3cret"})
+	login("password in the address", bus.Config{URI: "kafka://alice:s3cret@" + at})
+	login("an older way", bus.Config{URI: at, User: "old", Password: "s3cret", SASL: "scram-sha-256"})
+	login("in clear", bus.Config{URI: at, User: "simple", Password: "s3cret", SASL: "plain"})
+	login("wrong password", bus.Config{URI: at, User: "alice", Password: "wr0ng"}, at, `refuses user "alice"`, "keys are user and password")
+	login("nobody", bus.Config{URI: at, User: "nobody", Password: "s3cret"}, `refuses user "nobody"`)
+	login("in clear, wrong password", bus.Config{URI: at, User: "simple", Password: "wr0ng", SASL: "plain"}, `refuses user "simple"`)
+	bustest.OneDown(t, driver, bus.Config{URI: at, User: "alice", Password: "wr0ng"})
+	// It hangs up on who does not log in, as it does when it ends.
+	if err := dialled(t, bus.Config{URI: at}); err == nil || !strings.Contains(err.Error(), "if it wants a login, the keys are user and password") {
 		t.Errorf("without a login: %v", err)
 	}
 }
 
 func TestLoginWhereNoneIs(t *testing.T) {
-	p := testserver.Kafka(t)
-	refused(t, bus.Config{URI: p.Addr, User: "agent", Password: "secret"}, "no login")
-	c, err := driver(t, bus.Config{URI: p.Addr, TLS: true}).Dial(t.Context())
-	if err == nil {
-		c.Close()
-		t.Error("a connection by TLS to a broker that has none")
-	} else if !strings.Contains(err.Error(), "it hangs up on TLS") {
+	at := testserver.Kafka(t).Addr
+	bustest.Logins(t, driver)("a login", bus.Config{URI: at, User: "alice", Password: "s3cret"}, at, "no login")
+	if err := dialled(t, bus.Config{URI: at, TLS: true}); err == nil || !strings.Contains(err.Error(), "it hangs up on TLS") {
 		t.Errorf("with TLS: %v", err)
 	}
 }
 
+func dialled(t *testing.T, cfg bus.Config) error {
+	c, err := driver(t, cfg).Dial(within(t, 20*time.Second))
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
 func TestTLS(t *testing.T) {
-	own, other := newAuthority(t, "own"), newAuthority(t, "other")
-	server := own.pair(t, "server", time.Hour, "127.0.0.1")
-	p := testserver.Kafka(t, testserver.KafkaProtocol("SSL"), testserver.KafkaConfig(
-		"listener.name.client.ssl.keystore.type=PEM", "listener.name.client.ssl.keystore.location="+server.both,
-		"listener.name.client.ssl.truststore.type=PEM", "listener.name.client.ssl.truststore.location="+own.file,
-		"listener.name.client.ssl.client.auth=required"))
-	client, stranger := own.pair(t, "client", time.Hour), other.pair(t, "stranger", time.Hour)
-	works(t, bus.Config{URI: p.Addr, CA: own.file, Cert: client.cert, Key: client.key})
-	refused(t, bus.Config{URI: p.Addr, CA: other.file, Cert: client.cert, Key: client.key}, "authority", "key ca", `"own"`)
-	refused(t, bus.Config{URI: strings.Replace(p.Addr, "127.0.0.1", "localhost", 1), CA: own.file, Cert: client.cert, Key: client.key}, "127.0.0.1, not for localhost")
-	refused(t, bus.Config{URI: p.Addr}, "it speaks TLS", "key is tls")
-	for name, cfg := range map[string]bus.Config{
-		"without a certificate": {URI: p.Addr, CA: own.file},
-		"a stranger":            {URI: p.Addr, CA: own.file, Cert: stranger.cert, Key: stranger.key},
-	} {
-		t.Run(name, func(t *testing.T) { refused(t, cfg, "certificate", "cert and key") })
-	}
-}
-
-// authority issues certificates into files.
-type authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-type pair struct{ cert, key, both string } // files
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	a := &authority{dir: t.TempDir()}
-	a.cert = &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.file = a.issue(t, "ca", a.cert).cert
-	return a
-}
-
-func (a *authority) pair(t *testing.T, name string, life time.Duration, hosts ...string) pair {
-	t.Helper()
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	for _, h := range hosts {
-		c.IPAddresses = append(c.IPAddresses, net.ParseIP(h))
-	}
-	return a.issue(t, name, c)
-}
-
-func (a *authority) issue(t *testing.T, name string, c *x509.Certificate) pair {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer := a.key
-	if signer == nil {
-		signer, a.key = private, private
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, private.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := pair{filepath.Join(a.dir, name+".crt"), filepath.Join(a.dir, name+".key"), filepath.Join(a.dir, name+".pem")}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
-	for file, text := range map[string][]byte{p.cert: cert, p.key: key, p.both: append(key[:len(key):len(key)], cert...)} {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
+	soon := time.Now().Add(time.Hour)
+	ca, stranger := testserver.NewAuthority(t, "our authority"), testserver.NewAuthority(t, "a stranger")
+	cert, key := ca.Host(t, "good", soon, "127.0.0.1")
+	ourCert, ourKey := ca.Host(t, "client", soon)
+	strangeCert, strangeKey := stranger.Host(t, "stranger", soon)
+	var both []byte
+	for _, file := range []string{key, cert} {
+		text, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
+		both = append(both, text...)
 	}
-	return p
+	store := filepath.Join(t.TempDir(), "both.pem")
+	if err := os.WriteFile(store, both, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := testserver.Kafka(t, testserver.KafkaProtocol("SSL"), testserver.KafkaConfig(
+		"listener.name.client.ssl.keystore.type=PEM", "listener.name.client.ssl.keystore.location="+store,
+		"listener.name.client.ssl.truststore.type=PEM", "listener.name.client.ssl.truststore.location="+ca.File,
+		"listener.name.client.ssl.client.auth=required")).Addr
+	ours := bus.Config{URI: at, CA: ca.File, Cert: ourCert, Key: ourKey}
+	with := func(change func(*bus.Config)) bus.Config {
+		c := ours
+		change(&c)
+		return c
+	}
+	login := bustest.Logins(t, driver)
+	login("certificate", ours)
+	login("unknown authority", with(func(c *bus.Config) { c.CA = "" }), at, "key ca", `"our authority"`)
+	login("another authority", with(func(c *bus.Config) { c.CA = stranger.File }), "key ca", `"our authority"`)
+	login("another host", with(func(c *bus.Config) { c.URI = strings.Replace(at, "127.0.0.1", "localhost", 1) }), "for 127.0.0.1, not for localhost")
+	login("no certificate", bus.Config{URI: at, CA: ca.File}, at, "keys cert and key")
+	login("a stranger's certificate", with(func(c *bus.Config) { c.Cert, c.Key = strangeCert, strangeKey }), at, "keys are cert and key")
+	login("no TLS here", bus.Config{URI: at}, at, "it speaks TLS; the key is tls")
+	login("no such file", bus.Config{URI: at, CA: "/nonexistent/ca.pem"}, "ca:", "/nonexistent/ca.pem")
+}
+
+func TestNoShareGroups(t *testing.T) {
+	at := testserver.Kafka(t, testserver.KafkaFeature("share.version=0")).Addr
+	bustest.Logins(t, driver)("share groups off", bus.Config{URI: at}, at, "share groups", "share.version=1")
 }

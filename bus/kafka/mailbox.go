@@ -123,16 +123,16 @@ func (r *reader) run() {
 		want, wait := r.k.wanted()
 		r.k.mu.Unlock()
 		switch {
-		case closed || r.k.conn.failed() != nil:
+		case closed || r.k.conn.Failed() != nil:
 			return
 		case want == 0:
 			select {
 			case <-r.changed:
-			case <-r.k.conn.dead:
+			case <-r.k.conn.Dead():
 			}
 		default:
 			if err := r.read(context.Background(), wait, r.found); err != nil {
-				_ = r.k.conn.fail(fmt.Errorf("reading mailboxes: %w", err))
+				_ = r.k.conn.Fail(fmt.Errorf("reading mailboxes: %w", err))
 				return
 			}
 		}
@@ -236,6 +236,9 @@ func (c *conn) count(ctx context.Context, mailbox bus.Tube) (int, error) {
 }
 
 func (r *reader) close(ctx context.Context) {
+	if r.k.conn.Failed() == nil {
+		_ = r.k.conn.main.Flush(ctx) // what takes replies away
+	}
 	select {
 	case <-r.ended:
 	case <-ctx.Done():

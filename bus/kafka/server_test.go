@@ -202,7 +202,7 @@ func testGone(t *testing.T, p *testserver.Process) {
 	put(t, c, q, "x")
 	receive(t, n)
 	begin := time.Now()
-	_ = c.fail(errors.New("killed"))
+	_ = c.Fail(errors.New("killed"))
 	take(t, other)
 	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("came again after %v", took)
@@ -346,9 +346,4 @@ func testReplicas(t *testing.T, p *testserver.Process) {
 	if _, ok := errors.AsType[*bus.Permanent](err); !ok || !strings.Contains(err.Error(), "kafka.replicas") {
 		t.Errorf("got %v", err)
 	}
-}
-
-func TestNoShareGroups(t *testing.T) {
-	p := testserver.Kafka(t, testserver.KafkaFeature("share.version=0"))
-	refused(t, bus.Config{URI: p.Addr}, "share groups", "share.version=1")
 }

@@ -31,6 +31,8 @@ const (
 	// patience is how many answers in a row may say that the broker cannot
 	// answer yet, each after up to longPoll.
 	patience = 8
+
+	leaveTimeout = time.Second // of a consumer that has failed
 )
 
 // share reads a topic as a member of its share group. All requests but the
@@ -131,7 +133,7 @@ func (s *share) run() {
 		s.k.mu.Unlock()
 		var err error
 		switch {
-		case closed || s.k.conn.failed() != nil:
+		case closed || s.k.conn.Failed() != nil:
 			return
 		case renew || pending && (want == 0 || s.epoch == 0):
 			err = s.acknowledge(context.Background(), renew, false)
@@ -141,12 +143,12 @@ func (s *share) run() {
 			s.wait(held)
 		}
 		if err != nil {
-			if s.k.conn.failed() == nil { // not for want of a connection
-				ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+			if s.k.conn.Failed() == nil { // not for want of a connection
+				ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 				s.leave(ctx)
 				cancel()
 			}
-			_ = s.k.conn.fail(fmt.Errorf("consuming %s: %w", s.tube, err))
+			_ = s.k.conn.Fail(fmt.Errorf("consuming %s: %w", s.tube, err))
 			return
 		}
 	}
@@ -163,7 +165,7 @@ func (s *share) wait(held bool) {
 	select {
 	case <-s.changed:
 	case <-due:
-	case <-s.k.conn.dead:
+	case <-s.k.conn.Dead():
 	}
 }
 
@@ -301,7 +303,7 @@ func (s *share) refusal(err error, told bool) error {
 	}
 	select {
 	case <-time.After(20 * time.Millisecond):
-	case <-s.k.conn.dead:
+	case <-s.k.conn.Dead():
 	}
 	return nil
 }
@@ -403,7 +405,7 @@ func (s *share) stayAlive() {
 		case <-s.k.closing:
 			t.Stop()
 			return
-		case <-s.k.conn.dead:
+		case <-s.k.conn.Dead():
 			t.Stop()
 			return
 		}
@@ -417,8 +419,8 @@ func (s *share) stayAlive() {
 			s.cut(ctx)
 		}
 		cancel()
-		if err != nil && !kerr.IsRetriable(err) && s.k.conn.usable() == nil {
-			_ = s.k.conn.fail(fmt.Errorf("staying in the share group %s: %w", s.tube, err))
+		if err != nil && !kerr.IsRetriable(err) && s.k.conn.Usable() == nil {
+			_ = s.k.conn.Fail(fmt.Errorf("staying in the share group %s: %w", s.tube, err))
 			return
 		}
 	}
@@ -449,7 +451,7 @@ func (s *share) close(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	if s.k.conn.failed() != nil {
+	if s.k.conn.Failed() != nil {
 		return
 	}
 	if s.epoch > 0 {

@@ -49,7 +49,7 @@ func (c *conn) prepare(ctx context.Context, t bus.Tube) error {
 	if err != nil {
 		return err
 	}
-	if err := c.usable(); err != nil {
+	if err := c.Usable(); err != nil {
 		return err
 	}
 	c.mu.Lock()

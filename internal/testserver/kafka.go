@@ -97,8 +97,8 @@ func Kafka(t testing.TB, options ...KafkaOption) *Process {
 	}
 	_, args = java(t, dir, jars, log4j, "kafka.Kafka", file)
 	p := &Process{Addr: addr, path: path, args: args, patience: 90 * time.Second}
-	if k.protocol == "PLAINTEXT" && !k.mute {
-		p.ready = kafkaAnswers
+	if !k.mute {
+		p.ready = func(string) error { return kafkaAnswers(internal) }
 	}
 	p.startWith(t)
 	return p
