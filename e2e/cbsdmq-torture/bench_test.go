@@ -107,18 +107,3 @@ func TestGraph(t *testing.T) {
 		t.Errorf("%d lines for one gauge", lines)
 	}
 }
-
-// A stage takes what a test server cannot do as an error, and nothing else.
-func TestGuard(t *testing.T) {
-	s := new(stage)
-	err := guard(func() error { s.Fatalf("no port %d", 7); return nil })
-	if err == nil || err.Error() != "no port 7" {
-		t.Errorf("got %v", err)
-	}
-	defer func() {
-		if recover() == nil {
-			t.Error("a fault of the bench was taken for one of a server")
-		}
-	}()
-	_ = guard(func() error { panic("fault") })
-}

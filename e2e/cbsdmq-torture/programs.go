@@ -22,10 +22,11 @@ func (p *pool) programs(t times, rnd *rand.Rand, name string) {
 	l := p.workload(rnd, name)
 	for wait(t.chaos, between(rnd, 3*t.think[0], 3*t.think[1])) {
 		j, know := l.next()
-		know.Legacy, know.Asks, know.InOrder = true, true, false
+		know.Legacy, know.InOrder = true, false
 		know.ID = name + " " + know.Token
 		args := append([]string{j.Command}, know.Args...)
 		kind := rnd.IntN(3)
+		know.Asks = kind < 2 // bs_router-client only waits
 		var pr *process
 		var err error
 		job, done := p.w.rec.submitted(know, know.ID)

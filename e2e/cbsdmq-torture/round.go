@@ -18,6 +18,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/e2e/judge"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 // rules are the judge's for this bench: its machine may be busy.
@@ -52,7 +53,7 @@ func (r *round) run(ctx context.Context) (v judge.Verdict, err error) {
 	}
 	keep := true
 	defer func() { s.close(keep) }()
-	err = guard(func() error {
+	err = testserver.Guard(func() error {
 		var err error
 		v, err = r.torture(ctx, s)
 		return err
@@ -167,7 +168,7 @@ func (r *round) torment(chaos context.Context, calm func(), worlds []*world) (er
 		}{{"processes", w.processDeeds(), r.o.calm}, {"network", w.networkDeeds(), r.o.calm}, {"server", server, pace}} {
 			begun++
 			go func() {
-				faults <- guard(func() error {
+				faults <- testserver.Guard(func() error {
 					w.torment(chaos, r.rand(w.broker.Name+way.name), way.deeds, way.calm)
 					return nil
 				})

@@ -93,7 +93,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	keep := true
 	defer func() { st.close(keep); os.Remove(s.dir) }()
 	var bad []string
-	err = guard(func() (err error) { bad, err = s.run(ctx, st, stdout); return err })
+	err = testserver.Guard(func() (err error) { bad, err = s.run(ctx, st, stdout); return err })
 	if err != nil {
 		say(stderr, "cbsdmq-torture: %v; everything is in %s", err, s.dir)
 		return troubled
