@@ -40,12 +40,13 @@ func (d *Driver) dial(ctx context.Context, n endpoint.Server, within time.Durati
 	if secure != nil {
 		scheme = "amqps://"
 	}
+	properties := amqp.Table{"connection_name": "cbsdmq", "product": "cbsdmq"}
 	ac, err := amqp.DialConfig(scheme+n.Addr, amqp.Config{
-		SASL:            []amqp.Authentication{&amqp.PlainAuth{Username: user, Password: password}},
+		SASL:            []amqp.Authentication{&plain{amqp.PlainAuth{Username: user, Password: password}, properties}},
 		Vhost:           vhost(n),
 		Heartbeat:       heartbeat,
 		TLSClientConfig: secure,
-		Properties:      amqp.Table{"connection_name": "cbsdmq", "product": "cbsdmq"},
+		Properties:      properties,
 		Dial: func(network, addr string) (net.Conn, error) {
 			var nd net.Dialer
 			return w.Opened(nd.DialContext(ctx, network, addr))
@@ -70,6 +71,22 @@ func (d *Driver) dial(ctx context.Context, n endpoint.Server, within time.Durati
 	return c, nil
 }
 
+// plain is PLAIN of a client that the broker tells when it refuses the login: else
+// it is silent for three seconds and closes the connection, which might be any
+// fault of the network. The library has no room for that capability, but it asks
+// for the response when it has made its list.
+type plain struct {
+	amqp.PlainAuth
+	properties amqp.Table
+}
+
+func (p *plain) Response() string {
+	if can, ok := p.properties["capabilities"].(amqp.Table); ok {
+		can["authentication_failure_close"] = true
+	}
+	return p.PlainAuth.Response()
+}
+
 // explain says in plain words why connecting failed, and wraps what trying again
 // does not mend in a *bus.Permanent.
 func explain(err error, n endpoint.Server, user string, w *wire.Conn) error {
@@ -81,13 +98,19 @@ func explain(err error, n endpoint.Server, user string, w *wire.Conn) error {
 	why := tlsconf.Reason(err, host)
 	name := fmt.Sprintf("user %q", user)
 	said, _ := errors.AsType[*amqp.Error](err)
+	switch said {
+	case amqp.ErrCredentials, amqp.ErrVhost: // the library's guess when a connection breaks during the handshake
+		said = nil
+		err = fmt.Errorf("the connection was lost during the handshake (%w)", err)
+	}
 	switch {
-	case errors.Is(err, amqp.ErrCredentials), errors.Is(err, amqp.ErrSASL):
+	case said == nil:
+	case said == amqp.ErrSASL, said.Code == amqp.AccessRefused:
 		why = "it refuses " + name + "; the keys are user and password"
 		if user == "guest" {
 			why += " (guest may come from the broker's own host only)"
 		}
-	case errors.Is(err, amqp.ErrVhost), said != nil && said.Code == amqp.NotAllowed:
+	case said.Code == amqp.NotAllowed:
 		why = fmt.Sprintf("%s may not use the vhost %q, or there is none", name, vhost(n))
 	}
 	if why != "" {
