@@ -165,9 +165,21 @@ func refused(t *trial, c *Check) {
 	for _, f := range t.order {
 		a := f.last()
 		if !f.Expires.IsZero() && a != nil && a.Begin.After(f.Expires.Add(t.Slack)) && (f.Changes || len(f.acts) == 1 && !t.happened(RunnerLost, f)) {
+			if t.late(f, a) {
+				c.Excused++
+				continue
+			}
 			c.broken(f.ID, t.evidence(f), "it began after it had expired")
 		}
 	}
+}
+
+// late reports whether the runner, told to begin in time, may have been frozen
+// until it did.
+func (t *trial) late(f *file, a *Act) bool {
+	return slices.ContainsFunc(t.Events, func(e Event) bool {
+		return e.Kind == RunnerFrozen && t.during(e, f) && e.from().Before(f.Expires.Add(t.Slack)) && !a.Begin.After(e.At.Add(t.Slack))
+	})
 }
 
 func timedOut(t *trial, c *Check) {

@@ -230,6 +230,10 @@ func TestMutations(t *testing.T) {
 		}},
 		{Refused, "it ran after it had expired", "a", func(h *History) { h.job("a").Expires = at(1.5) }},
 		{Refused, "a read ran after it had expired", "a", func(h *History) { h.job("a").Expires, h.job("a").Changes = at(1.5), false }},
+		{Refused, "it ran after it had expired, and the runner was frozen only then", "a", func(h *History) {
+			h.job("a").Expires = at(0.5)
+			h.Events = append(h.Events, Event{Kind: RunnerFrozen, From: at(1.9), At: at(2.5)})
+		}},
 		{Refused, "a change ran after it had expired, and its runner was lost", "a", func(h *History) {
 			h.job("a").Expires = at(1.5)
 			h.Events = append(h.Events, Event{Kind: RunnerLost, At: at(1.7)})
@@ -371,6 +375,10 @@ func TestExcused(t *testing.T) {
 		"a rollback undid that another address was known": func(h *History) {
 			h.job("a").Submits = append(h.job("a").Submits, Submit{At: at(44), Done: at(44), Confirmed: true, Address: "other"})
 			h.Events = append(h.Events, Event{Kind: Rollback, From: at(40), At: at(45)})
+		},
+		"the runner was told to begin in time, and was frozen": func(h *History) {
+			h.job("a").Expires = at(1.2)
+			h.Events = append(h.Events, Event{Kind: RunnerFrozen, Pool: "pool1", From: at(1.1), At: at(1.98)})
 		},
 		"a read that may have run in time runs again when it has expired": func(h *History) {
 			h.job("a").Expires, h.job("a").Changes = at(1.5), false
