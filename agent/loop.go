@@ -244,11 +244,14 @@ func (l *loop) commit() {
 	}
 }
 
-// giveBackLost takes arrivals out of the batch that are of before an outage.
+// giveBackLost takes arrivals out of the batch that are of before an outage, and
+// what came behind them: a sender's jobs keep their order.
 func (l *loop) giveBackLost() {
 	kept := l.accepting[:0:0]
+	back := make(map[string]bool) // buses
 	for _, j := range l.accepting {
-		if j.arrival.lost() {
+		if back[j.row.Bus] || j.arrival.lost() {
+			back[j.row.Bus] = true
 			l.batch.Accept = slices.DeleteFunc(l.batch.Accept, func(a *journal.Accept) bool { return a == j.arrival.accept })
 			l.refuseArrival(j, errNotNow)
 			continue
