@@ -2,8 +2,11 @@ package agent
 
 import (
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,42 +17,59 @@ import (
 )
 
 // A job of an original client is acknowledged, that gets lost, and the host's
-// clock is set forward before the broker delivers it again. The broker is the
-// same, so it is the same job, whatever the clocks say.
+// clock is set forward before the broker delivers it again. It is the same job,
+// whatever the clocks say, also where the broker was restarted.
 func TestClockIsSetBeforeAJobComesAgain(t *testing.T) {
-	b := newBench(t)
-	acked := make(chan struct{}, 3)
-	var acks atomic.Int64
-	b.broker.Hook(mem.Hooks{OnAck: func(d bus.Delivery) (bool, error) {
-		if d.Tube != "jobs" {
-			return true, nil
-		}
-		acked <- struct{}{}
-		return acks.Add(1) > 1, nil // the first is lost
-	}})
-	b.start()
-	number := b.raw(`{"Command":"jset","CommandArgs":{"jname":"jail1"},"JobID":4503599627370496}`)
-	<-acked
-	eventually(t, "it has ended", func() bool {
-		row, err := b.row(fmt.Sprint(number))
-		return err == nil && row != nil && row.State == cbsdmq.Done
-	})
-	b.stop()
-	db, err := sql.Open("sqlite", filepath.Join(b.dir, "pool", "journal.sqlite"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec("UPDATE job SET accepted = accepted - ?", time.Hour.Microseconds()); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	b.start()
-	<-acked
-	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
-	if begun, _ := b.machine.snapshot(); len(begun) != 2 {
-		t.Errorf("begun: %q", begun)
+	for name, restart := range map[string]bool{"the same broker": false, "it was restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			acked := make(chan struct{}, 3)
+			var acks atomic.Int64
+			b.broker.Hook(mem.Hooks{OnAck: func(d bus.Delivery) (bool, error) {
+				if d.Tube != "jobs" {
+					return true, nil
+				}
+				acked <- struct{}{}
+				return acks.Add(1) > 1, nil // the first is lost
+			}})
+			b.start()
+			number := b.raw(`{"Command":"jset","CommandArgs":{"jname":"jail1"},"JobID":4503599627370496}`)
+			<-acked
+			eventually(t, "it has ended", func() bool {
+				row, err := b.row(fmt.Sprint(number))
+				return err == nil && row != nil && row.State == cbsdmq.Done
+			})
+			b.stop()
+			if restart {
+				b.broker.Restart(true)
+			}
+			db, err := sql.Open("sqlite", filepath.Join(b.dir, "pool", "journal.sqlite"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Exec("UPDATE job SET accepted = accepted - ?", time.Hour.Microseconds()); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b.start()
+			<-acked
+			later, err := json.Marshal(b.job("jset", "jname=jail2"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the client is back too", func() bool {
+				return b.client.Put(t.Context(), bus.Message{Tube: bus.Tube{Name: "jobs"}, Body: later})[0].Err == nil
+			})
+			eventually(t, "what was submitted later has run", func() bool {
+				begun, _ := b.machine.snapshot()
+				return slices.ContainsFunc(begun, func(s string) bool { return strings.HasSuffix(s, "jail2") })
+			})
+			if begun, _ := b.machine.snapshot(); len(begun) != 2 {
+				t.Errorf("begun: %q", begun)
+			}
+		})
 	}
 }
 

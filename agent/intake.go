@@ -296,7 +296,7 @@ func (s *Server) admit(job cbsdmq.Job, now time.Time) error {
 // the body. A broker that started anew may give its ids again: where the journal
 // has that identity from before, the age of the message tells which of the two it
 // is; in doubt they are the same. Clocks are not asked where the broker that runs
-// now gave both, or kept nothing of what is from before.
+// now gave both, or has only this one from before, or kept nothing from before.
 func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e Endpoint, row *journal.Job) error {
 	sum := sha256.Sum256(d.Body)
 	row.ID = strconv.FormatUint(d.ID, 10)
@@ -310,7 +310,7 @@ func (s *Server) identify(ctx context.Context, c bus.Consumer, d bus.Delivery, e
 		switch {
 		case err != nil:
 			return err
-		case last.Seq >= since:
+		case last.Seq >= since, now.Durable && d.ID < now.IDBase:
 			row.Ident = last.Ident
 			return nil
 		case !now.Durable:

@@ -52,7 +52,7 @@ var table = []mutation{
 	},
 	{
 		name: "clocks tell whether an original client's job comes again", by: judge.Once,
-		edits: []edit{{"agent/intake.go", "		case last.Seq >= since:", "		case last.Seq >= since && ctx == nil:"}},
+		edits: []edit{{"agent/intake.go", "		case last.Seq >= since, now.Durable && d.ID < now.IDBase:", "		case last.Seq >= since && ctx == nil:"}},
 	},
 	{
 		name: "begun jobs are started again by the next agent", by: judge.Once,
