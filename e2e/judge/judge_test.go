@@ -179,6 +179,10 @@ func TestMutations(t *testing.T) {
 		{Addressee, "of nobody", "x", func(h *History) {
 			h.Replies = append(h.Replies, Reply{Job: "pool1/x", Address: "box", Final: true, State: cbsdmq.Done})
 		}},
+		{Addressee, "of nobody, at the address of an original client whose job ran", "77", func(h *History) {
+			h.job("a").Legacy = true
+			h.Replies = append(h.Replies, Reply{Job: "pool1/77", Address: "box", At: at(60), Final: true, State: cbsdmq.Done})
+		}},
 		{Addressee, "the number was given again", "a", func(h *History) {
 			r := *h.reply("a")
 			r.For = "hostile"
@@ -371,6 +375,9 @@ func TestExcused(t *testing.T) {
 		"the clock was set while a command ran that has a limit": func(h *History) {
 			h.reply("late").At = at(23)
 			h.Events = append(h.Events, Event{Kind: ClockSet, At: at(22)})
+		},
+		"nobody waits any more where an original client's job did not run": func(h *History) {
+			h.reply("17").For = ""
 		},
 		"a rollback undid that another address was known": func(h *History) {
 			h.job("a").Submits = append(h.job("a").Submits, Submit{At: at(44), Done: at(44), Confirmed: true, Address: "other"})

@@ -94,6 +94,13 @@ func (t *trial) concerned(reply Reply, there []*file) *file {
 	if f := t.printed[reply.Job]; f != nil {
 		return f
 	}
+	if reply.For == "" {
+		f := unnumbered(reply, there)
+		if f != nil && reply.Job != "" {
+			t.printed[reply.Job] = f
+		}
+		return f
+	}
 	waits := t.jobs[reply.For]
 	if waits == nil || reply.Job != "" && !waits.Legacy {
 		return nil
@@ -109,6 +116,17 @@ func (t *trial) concerned(reply Reply, there []*file) *file {
 		t.printed[reply.Job] = f
 	}
 	return f
+}
+
+// unnumbered is the job of an original client that got the number of reply last,
+// of those of which it is not known as what they ran.
+func unnumbered(reply Reply, there []*file) (last *file) {
+	for _, f := range there {
+		if f.Legacy && len(f.acts) == 0 && !f.first().After(reply.At) && (last == nil || f.first().After(last.first())) {
+			last = f
+		}
+	}
+	return last
 }
 
 // last is the last time that the job's command ran, nil if it did not.
