@@ -3,7 +3,6 @@ package kafka
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -328,9 +327,5 @@ func (k *consumer) Shut(ctx context.Context) error {
 		wg.Go(func() { s.close(ctx) })
 	}
 	wg.Wait()
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		// Whoever closes next need not wait as long again.
-		_ = k.conn.Fail(errors.New("closing a consumer: no answer"))
-	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (c *conn) inspect(ctx context.Context, t bus.Tube, info *bus.Info) error {
 	}
 	info.Server = "Apache Kafka " + kversion.FromApiVersionsResponse(v).VersionGuess()
 	topic, _ := topicOf(t)
-	found, err := c.look(ctx, topic, false)
+	found, err := c.look(ctx, c.main, topic, false)
 	if err != nil {
 		return err
 	}

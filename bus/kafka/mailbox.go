@@ -62,7 +62,7 @@ func (k *consumer) openReaders(ctx context.Context, mailboxes []bus.Tube) error 
 
 // readers finds out where mailboxes are.
 func (c *conn) readers(ctx context.Context, mailboxes []bus.Tube) (map[int32]*reader, error) {
-	t, err := c.look(ctx, ReplyTopic, true)
+	t, err := c.look(ctx, c.main, ReplyTopic, true)
 	if err != nil {
 		return nil, err
 	}

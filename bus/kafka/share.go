@@ -68,26 +68,24 @@ func (k *consumer) openShare(ctx context.Context, tube string) (*share, error) {
 	if err := c.enrol(ctx, tube); err != nil {
 		return nil, err
 	}
-	t, err := c.look(ctx, tube, true)
+	l, err := c.connect(ctx)
 	if err != nil {
+		return nil, err
+	}
+	t, err := c.look(ctx, l, tube, true)
+	if err != nil {
+		c.abandon(l)
 		return nil, err
 	}
 	s := &share{
-		k: k, tube: tube, topic: t.ID, leader: t.Partitions[0].Leader, member: memberID(),
+		k: k, tube: tube, topic: t.ID, leader: t.Partitions[0].Leader, link: l, member: memberID(),
 		changed: make(chan struct{}, 1), ended: make(chan struct{}),
 		acks: map[int64]int8{}, out: map[int64]struct{}{},
 	}
-	if s.link, err = c.connect(ctx); err != nil {
-		return nil, err
-	}
 	// Every member may read the only partition, so the group's assignment says
 	// nothing new and is not waited for.
-	err = c.patiently(ctx, func() error { return s.heartbeat(ctx) })
-	if err == nil { // learn where the leader is
-		_, err = s.link.adm.Metadata(ctx, tube)
-	}
-	if err != nil {
-		c.abandon(s.link)
+	if err = c.patiently(ctx, func() error { return s.heartbeat(ctx) }); err != nil {
+		c.abandon(l)
 		return nil, fmt.Errorf("joining the share group: %w", err)
 	}
 	go s.run()

@@ -58,7 +58,7 @@ func (c *conn) prepare(ctx context.Context, t bus.Tube) error {
 	if known {
 		return nil
 	}
-	if _, err := c.look(ctx, topic, true); err != nil {
+	if _, err := c.look(ctx, c.main, topic, true); err != nil {
 		return c.reason(ctx, "looking for the topic "+topic, err)
 	}
 	c.mu.Lock()
@@ -67,11 +67,11 @@ func (c *conn) prepare(ctx context.Context, t bus.Tube) error {
 	return nil
 }
 
-// look finds a topic whose partitions have leaders. One that is not there is made,
+// look finds a topic whose partitions have leaders; l knows then where they are. One that is not there is made,
 // or the error is kerr.UnknownTopicOrPartition.
-func (c *conn) look(ctx context.Context, topic string, create bool) (found kadm.TopicDetail, err error) {
+func (c *conn) look(ctx context.Context, l *link, topic string, create bool) (found kadm.TopicDetail, err error) {
 	err = c.patiently(ctx, func() error {
-		m, err := c.main.adm.Metadata(ctx, topic)
+		m, err := l.adm.Metadata(ctx, topic)
 		if err != nil {
 			return err
 		}
@@ -164,7 +164,11 @@ func (c *conn) enrol(ctx context.Context, tube string) error {
 		if err != nil {
 			return err
 		}
-		return c.configure(ctx, tube, reset, earliest)
+		err = c.configure(ctx, tube, map[string]string{reset: earliest, "share.record.lock.duration.ms": lock})
+		if errors.Is(err, kerr.InvalidConfig) { // it does not allow so short a lock
+			err = c.configure(ctx, tube, map[string]string{reset: earliest})
+		}
+		return err
 	})
 }
 
@@ -225,20 +229,18 @@ func (c *conn) earliest(ctx context.Context, tube string) (bool, error) {
 			}
 		}
 	}
-	// A wish: a broker may not allow so short a lock.
-	if err := c.configure(ctx, tube, "share.record.lock.duration.ms", lock); err != nil && !errors.Is(err, kerr.InvalidConfig) {
-		return false, err
-	}
 	return false, nil
 }
 
-func (c *conn) configure(ctx context.Context, tube, key, value string) error {
+func (c *conn) configure(ctx context.Context, tube string, settings map[string]string) error {
 	a := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	ar := kmsg.NewIncrementalAlterConfigsRequestResource()
 	ar.ResourceType, ar.ResourceName = kmsg.ConfigResourceTypeGroupConfig, tube
-	ac := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
-	ac.Name, ac.Value = key, &value
-	ar.Configs = append(ar.Configs, ac)
+	for key, value := range settings {
+		ac := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+		ac.Name, ac.Value = key, &value
+		ar.Configs = append(ar.Configs, ac)
+	}
 	a.Resources = append(a.Resources, ar)
 	as, err := a.RequestWith(ctx, c.main)
 	if err != nil {
