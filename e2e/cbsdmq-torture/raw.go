@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
@@ -44,8 +45,9 @@ func (r *raw) put(body []byte) bus.Result {
 	return r.bus.Put(ctx, bus.Message{Tube: bus.Tube{Name: r.to.Tube}, Body: body})[0]
 }
 
-// putNumbered submits a job that has no id but the broker's number, and returns
-// the mailbox of that.
+// putNumbered submits a job whose replies go to the mailbox of the broker's
+// number, and returns that. Where the job has no id of its own the number is it,
+// too.
 func (r *raw) putNumbered(body []byte, job *judge.Job, done func(bool)) (box bus.Tube, ok bool) {
 	res := r.put(body)
 	done(res.Err == nil)
@@ -54,8 +56,11 @@ func (r *raw) putNumbered(body []byte, job *judge.Job, done func(bool)) (box bus
 	}
 	box = r.mailbox(res.ID)
 	r.rec.address(job, box.Name)
-	if !r.p.w.broker.Forgets {
-		r.rec.named(job, fmt.Sprintf("%s/%d", r.p.name, res.ID))
+	switch j, _ := cbsdmq.ParseJob(body); { // as much of it as there is
+	case j.Meta != nil && cbsdmq.ValidULID(j.Meta.ID):
+		r.rec.named(job, cbsdmq.PrintedID(r.p.name, j.Meta.ID))
+	case !r.p.w.broker.Forgets:
+		r.rec.named(job, cbsdmq.PrintedID(r.p.name, strconv.FormatUint(res.ID, 10)))
 	}
 	return box, true
 }

@@ -70,7 +70,7 @@ var Brokers = []Broker{
 	},
 	{
 		Name: "activemq", Section: "activemq", Keys: uri(""), Slow: true,
-		Start: one(func(t testing.TB) *Process { return ActiveMQ(t) }),
+		Start: one(func(t testing.TB) *Process { return ActiveMQ(t, ActiveMQAsInstalled()) }),
 	},
 	{
 		Name: "artemis", Section: "activemq", Keys: uri(""), Slow: true,
