@@ -40,6 +40,9 @@ type Server struct {
 	At    func(addr string) bus.Driver // a driver like Driver for another address
 	Tubes func(testing.TB) int         // how many tubes, streams or the like the broker has
 
+	// Mailboxes is how many are opened to see that none leaves anything; 0 = 1000.
+	Mailboxes int
+
 	// Library is what the stack of a goroutine of the broker's client library
 	// contains, such as "nats-io/nats.go.". None may be left in the end.
 	Library string
