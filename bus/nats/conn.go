@@ -23,8 +23,11 @@ type conn struct {
 	js       jetstream.JetStream
 	wire     *socket
 	version  version
-	embedded bool // by the configuration
-	grouped  bool // Put has to ask for a sync
+	embedded bool   // by the configuration
+	grouped  bool   // Put has to ask for a sync
+	cluster  string // its name; "" = the server is alone
+	replicas int    // of the configuration
+	broken   func() // called once when the connection has failed; nil = nothing
 
 	pullExpires time.Duration
 
@@ -55,6 +58,9 @@ func (c *conn) fail(err error) error {
 	if c.err == nil {
 		c.err = err
 		close(c.dead)
+		if c.broken != nil && !c.closing {
+			c.broken()
+		}
 		go c.wire.Kill() // nats.go closes itself then
 	}
 	return c.err
@@ -111,6 +117,8 @@ func (c *conn) call(ctx context.Context, doing string, err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 		err = fmt.Errorf("start the server with -js, or with a jetstream block in its configuration: %w", err)
+	case alone(err):
+		err = fmt.Errorf("the server is not in a cluster, which the key replicas is for: %w", err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		err = fmt.Errorf("the account of this user needs JetStream: %w", err)
 	}

@@ -75,15 +75,9 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 		unacked: map[*delivery]struct{}{},
 	}
 	k.timer = time.AfterFunc(idle, k.rest)
-	for i, t := range o.Tubes {
-		p, err := k.open(ctx, t.Name, places[i])
-		if err != nil {
-			k.close(ctx)
-			return nil, c.call(ctx, "consuming "+t.Name, err)
-		}
-		k.mu.Lock()
-		k.pulls = append(k.pulls, p)
-		k.mu.Unlock()
+	if err := k.openAll(ctx, places); err != nil {
+		k.close(ctx)
+		return nil, err
 	}
 	c.mu.Lock()
 	c.consumers[k] = struct{}{}
@@ -94,6 +88,25 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 		return nil, bus.ErrClosed
 	}
 	return k, nil
+}
+
+// openAll opens all tubes at once: in a cluster each one takes a while.
+func (k *consumer) openAll(ctx context.Context, places []place) error {
+	pulls, errs := make([]*pull, len(places)), make([]error, len(places))
+	var wg sync.WaitGroup
+	for i, t := range k.o.Tubes {
+		wg.Go(func() { pulls[i], errs[i] = k.open(ctx, t.Name, places[i]) })
+	}
+	wg.Wait()
+	k.mu.Lock()
+	k.pulls = slices.DeleteFunc(pulls, func(p *pull) bool { return p == nil })
+	k.mu.Unlock()
+	for i, err := range errs {
+		if err != nil {
+			return k.conn.call(ctx, "consuming "+k.o.Tubes[i].Name, err)
+		}
+	}
+	return nil
 }
 
 // Receive returns what has come, or waits for it.
@@ -108,6 +121,15 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 		ds, again, err := k.next(ctx, max, late)
 		if err != nil || len(ds) > 0 {
 			return ds, err
+		}
+		if again == 0 {
+			if err := k.restore(ctx); err != nil {
+				return nil, k.conn.call(ctx, "consuming again", err)
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		t := time.NewTimer(again)
 		select {
@@ -167,7 +189,7 @@ func (k *consumer) next(ctx context.Context, max int, late bool) ([]bus.Delivery
 	if err != nil || len(ds) > 0 {
 		return ds, 0, err
 	}
-	again, err := k.ask(ctx, max)
+	again, err := k.ask(max)
 	if err != nil {
 		return nil, 0, k.conn.call(ctx, "asking for messages", err)
 	}

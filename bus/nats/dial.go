@@ -20,7 +20,8 @@ const (
 	pingInterval = 5 * time.Second  // a connection that says nothing for two of them is dead
 )
 
-// Dial connects to the first server of the list that lets us. Each gets an
+// Dial connects to the first server of the list that lets us, beginning with the
+// one that did last time, or behind it if that connection broke. Each gets an
 // equal share of what is left of ctx. The error is a *bus.Permanent if trying
 // again helps with none of them.
 func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {
@@ -30,11 +31,13 @@ func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {
 	}
 	var failed []error
 	permanent := true
-	for i, e := range endpoints {
-		c, err := e.dial(ctx, len(endpoints)-i)
+	first := d.first.Load()
+	for i := range endpoints {
+		at := (first + uint32(i)) % uint32(len(endpoints))
+		c, err := endpoints[at].dial(ctx, len(endpoints)-i)
 		if err == nil {
-			c.embedded = d.embedded
-			d.noTTL.Store(!c.version.hasTTL())
+			d.first.Store(at)
+			c.use(d, at)
 			return c, nil
 		}
 		if len(endpoints) == 1 || ctx.Err() != nil {
@@ -114,8 +117,13 @@ func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
 	}
 	w.Connected()
 	c.nc = nc
-	c.grouped = nc.ConnectedServerName() == serverName
-	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1<<20)); err == nil {
+	c.cluster = nc.ConnectedClusterName()
+	c.grouped = c.cluster == "" && nc.ConnectedServerName() == serverName
+	js := []jetstream.JetStreamOpt{jetstream.WithPublishAsyncMaxPending(1 << 20)}
+	if c.cluster != "" {
+		js = append(js, jetstream.WithPublishAsyncTimeout(attempt))
+	}
+	if c.js, err = jetstream.New(nc, js...); err == nil {
 		c.version, err = parseVersion(nc.ConnectedServerVersion())
 	}
 	if err != nil {
@@ -123,6 +131,18 @@ func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
 		return nil, nil, fmt.Errorf("version %q: %w", nc.ConnectedServerVersion(), err)
 	}
 	return c, nil, nil
+}
+
+// use tells c of the driver that has dialled its endpoint at.
+func (c *conn) use(d *Driver, at uint32) {
+	d.noTTL.Store(!c.version.hasTTL())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.embedded, c.replicas = d.embedded, d.replicas
+	c.broken = func() { d.first.CompareAndSwap(at, at+1) }
+	if c.err != nil {
+		c.broken()
+	}
 }
 
 // hungUp reports whether the server closed a connection whose TLS handshake had

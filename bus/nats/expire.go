@@ -153,18 +153,26 @@ func (c *conn) serverTime(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 	if c.version.hasClock() {
-		info, err := s.js.Info(ctx)
+		var info *jetstream.StreamInfo
+		err := c.persist(ctx, func(ctx context.Context) (err error) {
+			info, err = s.js.Info(ctx)
+			return err
+		})
 		if err != nil {
 			return time.Time{}, err
 		}
 		return info.TimeStamp, nil
 	}
-	probe, err := s.js.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		Name:              "t_" + rand.Text(),
-		FilterSubject:     mailSubject + "=" + rand.Text(), // no tube's
-		AckPolicy:         jetstream.AckExplicitPolicy,
-		MemoryStorage:     true,
-		InactiveThreshold: time.Second,
+	var probe jetstream.Consumer
+	err = c.persist(ctx, func(ctx context.Context) (err error) {
+		probe, err = s.js.CreateConsumer(ctx, jetstream.ConsumerConfig{
+			Name:              "t_" + rand.Text(),
+			FilterSubject:     mailSubject + "=" + rand.Text(), // no tube's
+			AckPolicy:         jetstream.AckExplicitPolicy,
+			MemoryStorage:     true,
+			InactiveThreshold: time.Second,
+		})
+		return err
 	})
 	if err != nil {
 		return time.Time{}, fmt.Errorf("asking for the time: %w", err)

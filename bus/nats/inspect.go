@@ -36,7 +36,7 @@ func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
 	if !c.embedded { // a client cannot see whether it is so already
 		info.Advice = adviceSync
 	}
-	if err := c.count(ctx, p, &info); err != nil {
+	if err := c.persist(ctx, func(ctx context.Context) error { return c.count(ctx, p, &info) }); err != nil {
 		return bus.Info{}, c.call(ctx, "inspecting "+t.Name, err)
 	}
 	if info.Consumers, err = c.present(ctx, p); err != nil {
@@ -47,6 +47,9 @@ func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
 
 // count fills in what the stream says.
 func (c *conn) count(ctx context.Context, p place, info *bus.Info) error {
+	if c.cluster != "" {
+		info.Instance = "" // which of its servers this is says nothing about the stream
+	}
 	s, err := c.js.Stream(ctx, p.stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
@@ -61,6 +64,9 @@ func (c *conn) count(ctx context.Context, p place, info *bus.Info) error {
 	if si.Config.Storage != jetstream.FileStorage {
 		info.Durable = false
 		info.Advice = fmt.Sprintf("the stream %s is kept in memory, so a restart of the server loses what is queued: make it anew with file storage", p.stream)
+	}
+	if c.cluster != "" {
+		info.Instance = c.cluster + " " + si.Created.UTC().Format(time.RFC3339Nano)
 	}
 	info.Ready = int(si.State.Subjects[p.subject])
 	consumer, err := s.Consumer(ctx, p.consumer)

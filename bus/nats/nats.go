@@ -6,9 +6,12 @@
 // stream; a mailbox's consumer is there while somebody reads it, so that ten
 // thousand mailboxes that have been emptied leave nothing on the server.
 //
+// In a cluster three servers keep a stream, or as many as the configuration
+// says, and any of them may be away.
+//
 // Streams are created by whoever comes first. One that is there is used as it
-// is: an administrator may create it beforehand, with three replicas say, or
-// change it later. A server before 2.11 cannot drop single messages by age; see
+// is, but that one which was created here gets the copies that it lacks: an
+// administrator may create it beforehand, or change it later. A server before 2.11 cannot drop single messages by age; see
 // Expire there. Whatever is past its TTL is at least not delivered any more, and
 // what is in a mailbox goes after MailboxMaxAge.
 //
@@ -22,6 +25,7 @@
 package nats
 
 import (
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +55,9 @@ type Driver struct {
 	addr      string
 	endpoints func() ([]endpoint, error) // asked at each Dial
 	embedded  bool
-	noTTL     atomic.Bool // the server last dialled is too old
+	replicas  int
+	first     atomic.Uint32 // which of the endpoints is tried first
+	noTTL     atomic.Bool   // the server last dialled is too old
 }
 
 // New returns the driver for cfg. With "uri": "embedded" it is a client of the
@@ -68,8 +74,9 @@ func New(cfg bus.Config) (*Driver, error) {
 	if err := checkLogin(cfg); err != nil {
 		return nil, err
 	}
-	return &Driver{
-		addr: addresses(servers),
+	d := &Driver{
+		addr:     addresses(servers),
+		replicas: cfg.Replicas,
 		endpoints: func() ([]endpoint, error) {
 			// The files are read again each time: certificates are renewed.
 			tls, err := tlsconf.Load(cfg)
@@ -86,7 +93,9 @@ func New(cfg bus.Config) (*Driver, error) {
 			}
 			return es, nil
 		},
-	}, nil
+	}
+	d.first.Store(rand.Uint32N(uint32(len(servers)))) // so that each has its share
+	return d, nil
 }
 
 // Addr is the list of servers, without secrets.

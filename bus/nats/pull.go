@@ -38,8 +38,8 @@ type pull struct {
 	got      int                // messages that it brought
 	once     bool               // the server ends it when it has nothing more
 	crowded  bool               // other consumers wait for more than there is
-	gone     bool               // the server has forgotten its consumer
-	expires  time.Time          // of it
+	gone     time.Time          // since when the server has no consumer; zero: it has
+	expires  time.Time          // of it; in a cluster, when its server is taken for dead
 	answered string             // ack subject that was last answered
 	past     *nats.Subscription // of before a rewind: what it still brings comes again
 }
@@ -48,7 +48,7 @@ type pull struct {
 func serverConsumer(p place) jetstream.ConsumerConfig {
 	cfg := jetstream.ConsumerConfig{
 		Name:          p.consumer,
-		Description:   "cbsdmq",
+		Description:   description,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       AckWait,
 		MaxDeliver:    -1,
@@ -76,7 +76,7 @@ func (k *consumer) open(ctx context.Context, tube string, at place) (*pull, erro
 	if err := k.conn.takeOver(ctx, s, at); err != nil {
 		return nil, err
 	}
-	if err := s.makeConsumer(ctx, at); err != nil {
+	if err := k.conn.makeConsumer(ctx, s, at); err != nil {
 		return nil, err
 	}
 	here, err := k.conn.nc.Subscribe(at.here(), func(m *nats.Msg) { _ = m.Respond(nil) })
@@ -102,7 +102,11 @@ func (c *conn) takeOver(ctx context.Context, s *stream, at place) error {
 // forget has the server forget its consumer, if it has delivered something that
 // is not acknowledged and no more than readers read the tube.
 func (c *conn) forget(ctx context.Context, s *stream, at place, readers int) (forgot bool, err error) {
-	old, err := s.js.Consumer(ctx, at.consumer)
+	var old jetstream.Consumer
+	err = c.persist(ctx, func(ctx context.Context) (err error) {
+		old, err = s.js.Consumer(ctx, at.consumer)
+		return err
+	})
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return false, nil
 	}
@@ -116,7 +120,7 @@ func (c *conn) forget(ctx context.Context, s *stream, at place, readers int) (fo
 	if n, err := c.present(ctx, at); n > readers || err != nil {
 		return false, err
 	}
-	err = s.js.DeleteConsumer(ctx, at.consumer)
+	err = c.persist(ctx, func(ctx context.Context) error { return s.js.DeleteConsumer(ctx, at.consumer) })
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return true, nil
 	}
@@ -153,7 +157,7 @@ func (k *consumer) rewind(ctx context.Context, ds []bus.Delivery) error {
 		}
 		k.mu.Lock()
 		if forgot {
-			p.gone = true
+			p.gone = time.Now()
 			k.ready = slices.DeleteFunc(k.ready, func(d *delivery) bool { return d.pull == p })
 		} else {
 			p.past = nil
@@ -163,10 +167,13 @@ func (k *consumer) rewind(ctx context.Context, ds []bus.Delivery) error {
 	return nil
 }
 
-func (s *stream) makeConsumer(ctx context.Context, at place) error {
+func (c *conn) makeConsumer(ctx context.Context, s *stream, at place) error {
 	const tries = 5
 	for try := 1; ; try++ {
-		_, err := s.js.CreateConsumer(ctx, serverConsumer(at))
+		err := c.persist(ctx, func(ctx context.Context) error {
+			_, err := s.js.CreateConsumer(ctx, serverConsumer(at))
+			return err
+		})
 		switch {
 		case errors.Is(err, jetstream.ErrConsumerExists): // as an administrator wants it
 			return nil
@@ -177,16 +184,35 @@ func (s *stream) makeConsumer(ctx context.Context, at place) error {
 	}
 }
 
+// restore makes the server's consumers again where it has none any more. In a
+// cluster that may also mean that it has no leader just now, so it is not asked
+// at once.
+func (k *consumer) restore(ctx context.Context) error {
+	for _, p := range k.pulls { // they do not change after Consume
+		k.mu.Lock()
+		gone := p.gone
+		k.mu.Unlock()
+		if gone.IsZero() || k.conn.cluster != "" && time.Since(gone) < rest && !k.conn.pause(ctx) {
+			continue
+		}
+		if err := k.conn.makeConsumer(ctx, p.stream, p.place); err != nil {
+			return err
+		}
+		k.mu.Lock()
+		p.gone = time.Time{}
+		k.mu.Unlock()
+	}
+	return nil
+}
+
 // ask makes a request for up to max messages of each tube that has none open,
 // and says when to come back if nothing happens. k.mu is held.
-func (k *consumer) ask(ctx context.Context, max int) (time.Duration, error) {
+func (k *consumer) ask(max int) (time.Duration, error) {
 	again := k.conn.pullExpires
 	for _, p := range k.pulls {
-		if p.gone {
-			if err := p.stream.makeConsumer(ctx, p.place); err != nil {
-				return 0, err
-			}
-			p.gone = false
+		if !p.gone.IsZero() {
+			again = 0
+			continue
 		}
 		if left := time.Until(p.expires); p.open > 0 && left > 0 {
 			again = min(again, left)
@@ -217,13 +243,18 @@ func (p *pull) ask(max int) error {
 	p.once, p.crowded = !p.crowded, false
 	p.asked++
 	p.open, p.got = max, 0
-	expires := p.consumer.conn.pullExpires
+	expires, beat := p.consumer.conn.pullExpires, time.Duration(0)
 	p.expires = time.Now().Add(expires + pullGrace)
+	if p.consumer.conn.cluster != "" {
+		beat = heartbeat
+		p.heard()
+	}
 	body, err := json.Marshal(struct {
 		Batch   int           `json:"batch"`
 		Expires time.Duration `json:"expires"`
 		NoWait  bool          `json:"no_wait,omitempty"`
-	}{max, expires, p.once})
+		Beat    time.Duration `json:"idle_heartbeat,omitempty"`
+	}{max, expires, p.once, beat})
 	if err != nil {
 		return err
 	}
@@ -231,6 +262,13 @@ func (p *pull) ask(max int) error {
 }
 
 func (p *pull) request() string { return fmt.Sprintf("%s%d", p.inbox, p.asked) }
+
+// heard notes that the server is at work on the request. consumer.mu is held.
+func (p *pull) heard() {
+	if p.consumer.conn.cluster != "" {
+		p.expires = time.Now().Add(unheard)
+	}
+}
 
 // gathering reports whether a batch has begun to come and its end has not.
 func (p *pull) gathering() bool { return p.once && p.open > 0 && p.got > 0 }
@@ -247,6 +285,7 @@ func (p *pull) came(m *nats.Msg) {
 	case code == "":
 		if m.Sub == p.sub {
 			p.open, p.got = max(0, p.open-1), p.got+1
+			p.heard()
 		}
 		d := &delivery{consumer: k, pull: p, msg: m, came: time.Now()}
 		if m.Subject != p.place.subject { // a keeper, where an administrator's consumer has no filter
@@ -260,13 +299,16 @@ func (p *pull) came(m *nats.Msg) {
 		k.ready = append(k.ready, d)
 	case m.Subject != p.request():
 		return // about one that is over
-	case code == "404", code == "408", code == "409" && strings.Contains(text, "leadership change"):
+	case code == "100":
+		p.heard()
+		return
+	case code == "404", code == "408", code == "409" && (strings.Contains(text, "leadership change") || strings.Contains(text, "server shutdown")):
 		p.open = 0
 		p.crowded = strings.Contains(text, "requests pending")
 	case code == "503", code == "409" && strings.Contains(text, "consumer deleted"):
 		// The server has restarted within a cluster, or nobody has read the
 		// mailbox for a while, or somebody else has and closed it.
-		p.open, p.gone = 0, true
+		p.open, p.gone = 0, time.Now()
 	default:
 		k.err = fmt.Errorf("reading %s: the server says %s %s", p.tube, code, text)
 	}
@@ -350,7 +392,7 @@ func (p *pull) close(ctx context.Context) error {
 	if p.place.kind != bus.Mailbox {
 		return nil
 	}
-	err := p.stream.js.DeleteConsumer(ctx, p.place.consumer)
+	err := k.conn.persist(ctx, func(ctx context.Context) error { return p.stream.js.DeleteConsumer(ctx, p.place.consumer) })
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil
 	}

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 const (
 	ttlHeader    = "Nats-TTL"   // whole seconds; the server's own, since 2.11
 	ownTTLHeader = "Cbsdmq-TTL" // milliseconds; where the server has none
+	idHeader     = jetstream.MsgIDHeader
 
 	// window is how many messages of one Put may be without confirmation.
 	window = 256
@@ -25,29 +27,74 @@ const (
 type sent struct {
 	place  place
 	stream *stream
+	msg    *nats.Msg // nil: not yet made
 	future jetstream.PubAckFuture
 	err    error // it was not sent
 }
 
 // Put publishes ms one after the other and collects the confirmations. Those of
 // the embedded broker say that a message is stored, not that it is synced.
+//
+// In a cluster a confirmation is lost with the server that leads the stream.
+// What is not confirmed is published again then, in its order and under the id
+// that it had, by which the new leader knows whether it has it.
 func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 	defer c.guard(ctx)()
 	results := make([]bus.Result, len(ms))
 	out := make([]sent, len(ms))
-	for i := range ms {
-		if i >= window {
-			results[i-window] = c.confirmed(ctx, out[i-window])
-		}
-		out[i] = c.send(ctx, ms[i])
+	todo := make([]int, len(ms))
+	for i := range todo {
+		todo[i] = i
 	}
-	for i := max(0, len(ms)-window); i < len(ms); i++ {
-		results[i] = c.confirmed(ctx, out[i])
+	for {
+		c.publish(ctx, ms, out, results, todo)
+		if c.cluster == "" {
+			break
+		}
+		todo = todo[:0]
+		timeout := false
+		for i, r := range results {
+			if leaderless(r.Err) && ctx.Err() == nil {
+				todo = append(todo, i)
+				timeout = timeout || errors.Is(r.Err, jetstream.ErrAsyncPublishTimeout)
+			}
+		}
+		if len(todo) == 0 || timeout && !c.answers(ctx) || !c.pause(ctx) {
+			break
+		}
+	}
+	for i, r := range results {
+		if r.Err != nil {
+			results[i].Err = c.verdict(ctx, ms[i], r.Err)
+		}
 	}
 	if c.grouped {
 		c.settle(ctx, out, results)
 	}
 	return results
+}
+
+// publish sends those of ms that todo names and waits for their confirmations.
+func (c *conn) publish(ctx context.Context, ms []bus.Message, out []sent, results []bus.Result, todo []int) {
+	for n, i := range todo {
+		if n >= window {
+			j := todo[n-window]
+			results[j] = c.confirmed(ctx, out[j])
+		}
+		c.send(ctx, ms[i], &out[i])
+	}
+	for _, i := range todo[max(0, len(todo)-window):] {
+		results[i] = c.confirmed(ctx, out[i])
+	}
+}
+
+// verdict is what the sender of m is told about err, which may be the end of the
+// connection.
+func (c *conn) verdict(ctx context.Context, m bus.Message, err error) error {
+	if errors.Is(err, bus.ErrTooLarge) || errors.Is(err, bus.ErrBadTube) || errors.Is(err, bus.ErrClosed) {
+		return err
+	}
+	return c.call(ctx, "putting to "+m.Tube.Name, explainLeader(err))
 }
 
 // settle has the streams synced that took a message in. What cannot be synced
@@ -69,38 +116,44 @@ func (c *conn) settle(ctx context.Context, out []sent, results []bus.Result) {
 	}
 }
 
-func (c *conn) send(ctx context.Context, m bus.Message) sent {
-	if err := c.usable(); err != nil {
-		return sent{err: err}
+// send publishes m as out, which it makes unless that was sent before.
+func (c *conn) send(ctx context.Context, m bus.Message, out *sent) {
+	out.future, out.err = nil, c.usable()
+	if out.err == nil {
+		out.err = ctx.Err()
 	}
-	if err := ctx.Err(); err != nil {
-		return sent{err: err}
+	if out.err == nil && out.msg == nil {
+		out.err = c.make(ctx, m, out)
 	}
-	p, err := placeOf(m.Tube)
-	if err != nil {
-		return sent{err: err}
+	if out.err == nil {
+		out.future, out.err = c.js.PublishMsgAsync(out.msg, jetstream.WithRetryAttempts(0))
+	}
+	if out.err == nil && out.place.kind == bus.Mailbox {
+		c.keep(out.place, out.stream, len(m.Body))
+	}
+}
+
+func (c *conn) make(ctx context.Context, m bus.Message, out *sent) (err error) {
+	if out.place, err = placeOf(m.Tube); err != nil {
+		return err
 	}
 	if len(m.Body) > c.maxBody() {
-		return sent{err: fmt.Errorf("%w: %d bytes, at most %d", bus.ErrTooLarge, len(m.Body), c.maxBody())}
+		return fmt.Errorf("%w: %d bytes, at most %d", bus.ErrTooLarge, len(m.Body), c.maxBody())
 	}
-	s, err := c.stream(ctx, p)
-	if err != nil {
-		return sent{err: c.call(ctx, "putting to "+m.Tube.Name, err)}
+	if out.stream, err = c.stream(ctx, out.place); err != nil {
+		return err
 	}
-	msg := &nats.Msg{Subject: p.subject, Data: m.Body}
+	msg := &nats.Msg{Subject: out.place.subject, Data: m.Body, Header: nats.Header{}}
 	if m.TTL > 0 {
-		msg.Header = ttl(s, m.TTL)
+		ttl(msg.Header, out.stream, m.TTL)
 	}
-	// No Nats-Msg-Id: the server would swallow a job that is sent again with
-	// another reply address.
-	f, err := c.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0))
-	if err != nil {
-		return sent{err: c.call(ctx, "putting to "+m.Tube.Name, err)}
+	if c.cluster != "" {
+		// Of this Put, not of the job: the server would swallow a job that is
+		// sent again with another reply address.
+		msg.Header[idHeader] = []string{rand.Text()}
 	}
-	if p.kind == bus.Mailbox {
-		c.keep(p, s, len(m.Body))
-	}
-	return sent{place: p, stream: s, future: f}
+	out.msg = msg
+	return nil
 }
 
 func (c *conn) confirmed(ctx context.Context, m sent) bus.Result {
@@ -112,11 +165,11 @@ func (c *conn) confirmed(ctx context.Context, m sent) bus.Result {
 		return bus.Result{ID: m.stream.base + ack.Sequence}
 	case err := <-m.future.Err():
 		if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == streamMessageTooLarge {
-			return bus.Result{Err: fmt.Errorf("%w: %w", bus.ErrTooLarge, err)}
+			err = fmt.Errorf("%w: %w", bus.ErrTooLarge, err)
 		}
-		return bus.Result{Err: c.call(ctx, "waiting for the confirmation", err)}
+		return bus.Result{Err: err}
 	case <-ctx.Done():
-		return bus.Result{Err: fmt.Errorf("waiting for the confirmation: %w", ctx.Err())}
+		return bus.Result{Err: ctx.Err()}
 	case <-c.dead:
 		return bus.Result{Err: c.failed()}
 	}
@@ -126,13 +179,14 @@ func (c *conn) confirmed(ctx context.Context, m sent) bus.Result {
 // max_msg_size (errors.json of nats-server).
 const streamMessageTooLarge = 10054
 
-// ttl is the header for a message that is kept for d, rounded up to what the
+// ttl adds the header of a message that is kept for d, rounded up to what the
 // header can say.
-func ttl(s *stream, d time.Duration) nats.Header {
+func ttl(h nats.Header, s *stream, d time.Duration) {
 	if s.ttl {
-		return nats.Header{ttlHeader: {strconv.FormatInt(roundUp(d, time.Second), 10)}}
+		h[ttlHeader] = []string{strconv.FormatInt(roundUp(d, time.Second), 10)}
+	} else {
+		h[ownTTLHeader] = []string{strconv.FormatInt(roundUp(d, time.Millisecond), 10)}
 	}
-	return nats.Header{ownTTLHeader: {strconv.FormatInt(roundUp(d, time.Millisecond), 10)}}
 }
 
 func roundUp(d, unit time.Duration) int64 { return int64((d + unit - 1) / unit) }

@@ -14,7 +14,7 @@ func TestStreamsTakeWhatCanBeRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if most := p.config().MaxMsgSize; most <= 1<<20 || most >= 32<<20 {
+		if most := p.config(1).MaxMsgSize; most <= 1<<20 || most >= 32<<20 {
 			t.Errorf("a stream takes %d bytes", most)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 )
 
+const description = "cbsdmq" // of what is made here
+
 // stream is what one connection knows of a stream.
 type stream struct {
 	js   jetstream.Stream
@@ -29,26 +31,44 @@ func (c *conn) stream(ctx context.Context, p place) (*stream, error) {
 	if s != nil {
 		return s, nil
 	}
-	js, err := c.js.Stream(ctx, p.stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		js, err = c.js.CreateStream(ctx, p.config())
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster
-			js, err = c.js.Stream(ctx, p.stream)
+	var js jetstream.Stream
+	err := c.persist(ctx, func(ctx context.Context) (err error) {
+		js, err = c.js.Stream(ctx, p.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			js, err = c.js.CreateStream(ctx, p.config(c.copies()))
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster
+				js, err = c.js.Stream(ctx, p.stream)
+			}
 		}
-	}
-	if err == nil && c.version.hasTTL() && !js.CachedInfo().Config.AllowMsgTTL {
-		// Made when the server was older. Where this is not permitted the
-		// stream is as good as it was.
-		cfg := js.CachedInfo().Config
-		cfg.AllowMsgTTL = true
-		if updated, err := c.js.UpdateStream(ctx, cfg); err == nil {
-			js = updated
-		}
-	}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", p.stream, err)
 	}
-	return c.remember(p, js), nil
+	return c.remember(p, c.bring(ctx, js)), nil
+}
+
+// bring gives a stream what it lacks: TTLs where it was made when the server was
+// older, copies where it was made when there was no cluster. Where that is not
+// possible or not permitted the stream is as good as it was.
+func (c *conn) bring(ctx context.Context, js jetstream.Stream) jetstream.Stream {
+	cfg := js.CachedInfo().Config
+	ttl := c.version.hasTTL() && !cfg.AllowMsgTTL
+	raise := c.cluster != "" && cfg.Description == description && cfg.Replicas < c.copies()
+	if !ttl && !raise {
+		return js
+	}
+	cfg.AllowMsgTTL = cfg.AllowMsgTTL || ttl
+	if raise {
+		cfg.Replicas = c.copies()
+	}
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	updated, err := c.js.UpdateStream(ctx, cfg)
+	if err != nil {
+		return js
+	}
+	return updated
 }
 
 func (c *conn) remember(p place, js jetstream.Stream) *stream {
@@ -63,13 +83,13 @@ func (c *conn) remember(p place, js jetstream.Stream) *stream {
 
 // config is what a stream is created with. A server that does not know of
 // TTLs ignores AllowMsgTTL.
-func (p place) config() jetstream.StreamConfig {
+func (p place) config(copies int) jetstream.StreamConfig {
 	// A server that was told to take messages of more than 32 MB (max_payload)
 	// stores them and cannot read them again: the stream would stand still.
 	const maxMessage = 16 << 20
 	cfg := jetstream.StreamConfig{
 		Name:        p.stream,
-		Description: "cbsdmq",
+		Description: description,
 		Subjects:    []string{p.subject, p.keeper},
 		Retention:   jetstream.WorkQueuePolicy,
 		Storage:     jetstream.FileStorage,
@@ -77,6 +97,7 @@ func (p place) config() jetstream.StreamConfig {
 		MaxMsgSize:  maxMessage,
 		AllowMsgTTL: true,
 		AllowRollup: true,
+		Replicas:    copies,
 	}
 	if p.kind == bus.Mailbox {
 		cfg.Subjects[0] = mailSubject + "*"
