@@ -44,13 +44,7 @@ func (p position) in(file string) string {
 // Every *cbsdmq.Error in its error has CodeBadConfig; their texts begin with
 // file, line and column and never hold a value of the file.
 func Load(path string) (*Config, []Warning, error) {
-	// A pipe without a writer would never be opened.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, unreadable(err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, fileMax+1))
+	text, info, err := read(path)
 	if err != nil {
 		return nil, nil, unreadable(err)
 	}
@@ -58,7 +52,7 @@ func Load(path string) (*Config, []Warning, error) {
 	if err != nil {
 		return nil, warnings, err
 	}
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+	if info.Mode().IsRegular() {
 		warn := func(text string) {
 			warnings = append(warnings, Warning{File: path, Text: fmt.Sprintf(text, info.Mode().Perm(), path)})
 		}
@@ -70,6 +64,22 @@ func Load(path string) (*Config, []Warning, error) {
 		}
 	}
 	return c, warnings, nil
+}
+
+// read reads at most one byte more than a configuration may have.
+func read(path string) ([]byte, fs.FileInfo, error) {
+	// A pipe without a writer would never be opened.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, fileMax+1))
+	return text, info, err
 }
 
 // unreadable is err about the file with the way out.

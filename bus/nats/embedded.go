@@ -67,7 +67,7 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 	if err != nil {
 		return nil, err
 	}
-	if err := privateDir(dir); err != nil {
+	if err := privateDir(dir, "embedded_dir"); err != nil {
 		return nil, err
 	}
 	lock, err := lockDir(ctx, dir)
@@ -79,6 +79,9 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 			lock.Close()
 		}
 	}()
+	if err := unclustered(dir); err != nil {
+		return nil, err
+	}
 	// What a broker that crashed has left may be somebody else's by now.
 	if err := removeFile(filepath.Join(dir, addressFile)); err != nil {
 		return nil, err
@@ -108,7 +111,7 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 	if err != nil {
 		return nil, err
 	}
-	log := &serverLog{log: cfg.Log}
+	log := &serverLog{log: cfg.Log, what: "embedded broker"}
 	s.SetLoggerV2(log, false, false, false)
 	if err := start(ctx, s, log); err != nil {
 		s.Shutdown()
@@ -202,8 +205,9 @@ func portFree(host string, port int) error {
 	return l.Close()
 }
 
-// privateDir makes dir, or sees that nobody else can look into it.
-func privateDir(dir string) error {
+// privateDir makes dir, or sees that nobody else can look into it. key is where
+// the configuration names it.
+func privateDir(dir, key string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -212,7 +216,7 @@ func privateDir(dir string) error {
 		return err
 	}
 	if fi.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("key embedded_dir: %s is open to others (%#o); it has to be a directory of its own with mode 0700", dir, fi.Mode().Perm())
+		return fmt.Errorf("key %s: %s is open to others (%#o); it has to be a directory of its own with mode 0700", key, dir, fi.Mode().Perm())
 	}
 	return nil
 }

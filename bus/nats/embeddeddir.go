@@ -65,6 +65,9 @@ func findBroker(dir string) (addr, token string, err error) {
 	case !errors.Is(err, ErrLocked):
 		return "", "", err
 	}
+	if err := unclustered(dir); err != nil {
+		return "", "", &bus.Permanent{Err: err}
+	}
 	if addr, err = readLine(filepath.Join(dir, addressFile)); err == nil {
 		token, err = readLine(filepath.Join(dir, tokenFile))
 	}

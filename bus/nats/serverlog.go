@@ -11,7 +11,8 @@ import (
 // serverLog passes on what the embedded server warns of. Everything else that
 // it says is of no use to somebody who runs jobs.
 type serverLog struct {
-	log *slog.Logger // nil = none
+	log  *slog.Logger // nil = none
+	what string       // that speaks
 
 	mu    sync.Mutex
 	ended string // what it could not go on from
@@ -23,17 +24,27 @@ func (l *serverLog) Tracef(string, ...any)  {}
 func (l *serverLog) Noticef(string, ...any) {}
 
 // Warnf logs, but for the advice to hash a token that only those have who can
-// read the directory.
+// read the directory, and for what Member.Watch says better.
 func (l *serverLog) Warnf(format string, v ...any) {
-	if l.log != nil && !strings.HasPrefix(format, "Plaintext passwords detected") {
-		l.log.Warn("embedded broker warned", "err", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	for _, known := range []string{
+		"Plaintext passwords detected",
+		"Waiting for routing to be established",
+		"JetStream has not established contact",
+	} {
+		if strings.HasPrefix(text, known) {
+			return
+		}
+	}
+	if l.log != nil {
+		l.log.Warn(l.what+" warned", "err", text)
 	}
 }
 
 // Errorf logs.
 func (l *serverLog) Errorf(format string, v ...any) {
 	if l.log != nil {
-		l.log.Error("embedded broker failed", "err", fmt.Sprintf(format, v...))
+		l.log.Error(l.what+" failed", "err", fmt.Sprintf(format, v...))
 	}
 }
 
