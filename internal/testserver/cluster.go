@@ -3,6 +3,7 @@ package testserver
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -31,17 +32,18 @@ func NATSCluster(t testing.TB, config ...string) []*Process {
 }
 
 // CbsdmqCluster starts three servers `cbsdmq broker --config` that form a
-// cluster. Further keys of their configuration may be given.
+// cluster. Further keys of their configuration may be given, also in "cluster".
 func CbsdmqCluster(t testing.TB, cbsdmq string, keys map[string]any) []*Process {
 	t.Helper()
 	return cluster(t, func(dir, name, addr, routeAt string, routes []string) (string, []string) {
-		file := map[string]any{
-			"name": name, "listen": addr, "dir": dir,
-			"cluster": map[string]any{"listen": routeAt, "routes": routes},
+		file, between := maps.Clone(keys), map[string]any{"listen": routeAt, "routes": routes}
+		if file == nil {
+			file = map[string]any{}
 		}
-		for k, v := range keys {
-			file[k] = v
+		if more, ok := file["cluster"].(map[string]any); ok {
+			maps.Copy(between, more)
 		}
+		file["name"], file["listen"], file["dir"], file["cluster"] = name, addr, dir, between
 		text, err := json.Marshal(file)
 		if err != nil {
 			t.Fatal(err)

@@ -134,6 +134,9 @@ func (p *Process) Cont(t testing.TB) {
 	p.Signal(t, syscall.SIGCONT)
 }
 
+// Args are those that the server is started with.
+func (p *Process) Args() []string { return p.args }
+
 // PID is that of the server, 0 when it does not run.
 func (p *Process) PID() int {
 	if p.cmd == nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
@@ -127,7 +129,8 @@ func (f *traffic) end(t *testing.T) {
 }
 
 // TestLeaderKilled kills the server that leads the queue while messages go
-// through, then freezes the next leader, then restarts each server in turn.
+// through, then freezes the next leader, then restarts each server in turn, the
+// next one when all copies are whole again.
 func TestLeaderKilled(t *testing.T) {
 	each(t, func(t *testing.T, c trio) {
 		js, end := c.js(t)
@@ -146,13 +149,28 @@ func TestLeaderKilled(t *testing.T) {
 		second.Stop(t)
 		t.Logf("works %v after its leader was frozen", f.goes(t, 200))
 		second.Cont(t)
-		f.goes(t, 200)
 		for _, p := range c {
+			whole(t, js)
 			p.Kill(t)
 			f.goes(t, 50)
 			p.Start(t)
-			f.goes(t, 50)
 		}
+		f.goes(t, 50)
 		f.end(t)
+	})
+}
+
+// whole waits until all servers have all of the streams.
+func whole(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	testserver.Eventually(t, time.Minute, func() error {
+		for _, stream := range []string{queue, "cbsdmq_mail"} {
+			for _, peer := range info(t, js, stream).Cluster.Replicas {
+				if peer.Offline || !peer.Current {
+					return fmt.Errorf("%s of %s: offline %v, current %v", stream, peer.Name, peer.Offline, peer.Current)
+				}
+			}
+		}
+		return nil
 	})
 }
