@@ -126,6 +126,7 @@ func (cfg ClusterConfig) options() (*natsserver.Options, error) {
 	opts.ServerName, opts.Host, opts.Port = cfg.Name, host, port
 	opts.JetStream, opts.StoreDir, opts.SyncAlways = true, cfg.Dir, true
 	opts.DisableJetStreamBanner, opts.NoSigs = true, true
+	opts.ConnectErrorReports, opts.ReconnectErrorReports = routeReports, routeReports
 	if cfg.Token != "" {
 		opts.Authorization = cfg.Token
 	}
@@ -158,6 +159,8 @@ func (cfg ClusterConfig) options() (*natsserver.Options, error) {
 const (
 	routeUser  = "cbsdmq" // what the servers of a cluster call themselves to each other
 	tlsTimeout = 5        // seconds
+
+	routeReports = 600 // attempts to reach another server between two lines about it
 )
 
 func hostPort(addr string) (host string, port int, err error) {

@@ -111,7 +111,10 @@ func (c *conn) call(ctx context.Context, doing string, err error) error {
 	if dead := c.failed(); dead != nil {
 		return dead
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil && c.cluster != "" && !errors.Is(err, ctx.Err()):
+		return fmt.Errorf("%s: %w (%w)", doing, err, ctx.Err())
+	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", doing, ctx.Err())
 	}
 	switch {

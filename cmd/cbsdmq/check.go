@@ -208,6 +208,7 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 			return
 		}
 	}
+	parent := ctx
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	opener := &all.Opener{ClientOnly: true}
@@ -234,6 +235,7 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 			hint = slip
 		}
 		c.say(cbsd.Fatal, about, fmt.Sprintf("%s: %v", b.Addr(), err), hint)
+		c.surveyBroker(parent, b, s)
 		return
 	}
 	waiting := fmt.Sprintf("%d waiting", info.Ready)
@@ -241,6 +243,7 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 		waiting = "it does not tell how many wait"
 	}
 	c.say(cbsd.OK, about, fmt.Sprintf("%s at %s, tube %s: %s", info.Server, b.Addr(), s.Tube, waiting), "")
+	c.surveyBroker(parent, b, s)
 	if !info.Durable {
 		c.say(cbsd.Warning, about, "messages that wait on the broker may be lost when it restarts", info.Advice)
 	} else if info.Advice != "" {
@@ -257,6 +260,24 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 	if info.Consumers > mine {
 		c.say(cbsd.Warning, about, fmt.Sprintf("other consumers on tube %s: %d", s.Tube, info.Consumers-mine),
 			"stop the other agent first (bs_router, cbsd-mq-router): it would take a part of the jobs")
+	}
+}
+
+// surveyBroker says how the servers of a cluster are.
+func (c *checker) surveyBroker(ctx context.Context, b *bus.Bus, s config.Section) {
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+	defer cancel()
+	found, err := b.Survey(ctx, bus.Tube{Name: s.Tube}, bus.Tube{Name: s.Tube + cbsdmq.ControlSuffix},
+		bus.Tube{Name: bus.MailboxName(s.ReplyTubePrefix, 0), Kind: bus.Mailbox})
+	if err != nil {
+		return // the caller has found out the same
+	}
+	for _, f := range found {
+		level := cbsd.OK
+		if f.Warning {
+			level = cbsd.Warning
+		}
+		c.say(level, s.Name, f.Text, f.Hint)
 	}
 }
 

@@ -61,6 +61,10 @@ var Brokers = []Broker{
 		},
 	},
 	{
+		Name: "nats-cluster", Section: "nats", Keys: uri(""), Slow: true,
+		Start: func(t testing.TB, at Place) []*Process { return CbsdmqCluster(t, at.Cbsdmq, nil) },
+	},
+	{
 		Name: "rabbitmq", Section: "rabbitmq", Keys: uri(""), Slow: true,
 		Start: one(func(t testing.TB) *Process { return RabbitMQ(t) }),
 	},

@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -173,4 +174,39 @@ func whole(t *testing.T, js jetstream.JetStream) {
 		}
 		return nil
 	})
+}
+
+// TestMajorityBack kills two of three, and checks that everybody is at work soon
+// after they are back and have agreed on leaders.
+func TestMajorityBack(t *testing.T) {
+	t.Parallel()
+	c := ours(t, nil)
+	c.works(t)
+	js, end := c.js(t)
+	defer end()
+	f := start(t, c)
+	f.goes(t, 100)
+	c[1].Kill(t)
+	c[2].Kill(t)
+	testserver.Eventually(t, time.Minute, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := js.Stream(ctx, queue); err == nil {
+			return errors.New("one server of three still answers")
+		}
+		return nil
+	})
+	c[1].Start(t)
+	c[2].Start(t)
+	begin := time.Now()
+	for _, stream := range []string{queue, "cbsdmq_mail"} {
+		info(t, js, stream)
+	}
+	agreed := time.Since(begin)
+	took := f.goes(t, 20)
+	t.Logf("leaders after %v, at work %v later", agreed, took)
+	if took > 4*time.Second { // 2 s, and 2 for a busy machine
+		t.Errorf("at work %v after there were leaders", took)
+	}
+	f.end(t)
 }
