@@ -15,8 +15,8 @@ const users = `<simpleAuthenticationPlugin anonymousAccessAllowed="false"><users
  <authenticationUser username="alice" password="s3cret" groups="cbsd"/>
 </users></simpleAuthenticationPlugin>`
 
-// What trying again does not mend is said at once, in plain words.
-func TestLogin(t *testing.T) {
+// logins starts servers that let in alice, by password, and some with TLS.
+func logins(t *testing.T, login bustest.Login) {
 	soon := time.Now().Add(time.Hour)
 	ca, stranger := testserver.NewAuthority(t, "our authority"), testserver.NewAuthority(t, "a stranger")
 	cert, key := ca.Host(t, "good", soon, "127.0.0.1")
@@ -27,7 +27,6 @@ func TestLogin(t *testing.T) {
 	secure := testserver.ActiveMQ(t, append(testserver.ActiveMQTLS(t, ca, cert, key, false), testserver.ActiveMQPlugin(users))...).Addr
 	other := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, otherCert, otherKey, false)...).Addr
 	mutual := testserver.ActiveMQ(t, testserver.ActiveMQTLS(t, ca, cert, key, true)...).Addr
-	login := bustest.Logins(t, driver)
 	login("password", bus.Config{URI: plain, User: "alice", Password: "s3cret"})
 	login("password in the address", bus.Config{URI: "amqp://alice:s3cret@" + plain})
 	login("wrong password", bus.Config{URI: plain, User: "alice", Password: "wr0ng"}, plain, `refuses user "alice"`, "keys are user and password")

@@ -9,14 +9,24 @@ import (
 	"testing"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/brokers"
 	"github.com/cbsd/cbsdmq/bus/bustest"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 func TestBus(t *testing.T) {
+	suite(t, "beanstalkd", func(t *testing.T) *testserver.Process { return testserver.Beanstalkd(t) })
+}
+
+func TestWithoutBinlog(t *testing.T) {
+	suite(t, "beanstalkd-nobinlog", func(t *testing.T) *testserver.Process { return testserver.BeanstalkdWithoutBinlog(t) })
+}
+
+func suite(t *testing.T, name string, start func(*testing.T) *testserver.Process) {
 	bustest.Run(t, func(t *testing.T) bustest.Server {
-		p := testserver.Beanstalkd(t)
+		p := start(t)
 		return bustest.Server{
+			Name:   name,
 			Driver: at(t, p.Addr),
 			Kill:   p.Kill,
 			Start:  p.Start,
@@ -25,6 +35,13 @@ func TestBus(t *testing.T) {
 			Addr:   p.Addr,
 			At:     func(addr string) bus.Driver { return at(t, addr) },
 			Tubes:  func(t testing.TB) int { return int(ask(t, p.Addr).number("current-tubes")) },
+			Urgent: func(t testing.TB, tube, body string) {
+				dialRaw(t, p.Addr).say("use %s\r\nput 0 0 60 %d\r\n%s\r\n", tube, len(body), body)
+			},
+			How: map[string]string{
+				brokers.Priority:   "the original clients' put with a priority; ours put all with the same",
+				brokers.Durability: "the binlog (-b); what was put since the last sync (-f) a power failure can take",
+			},
 		}
 	})
 }

@@ -74,15 +74,15 @@ func (s Server) keeping() Server {
 
 // ofBrokerless are the tests of queues that keep nothing.
 var ofBrokerless = []test{
-	{"ConfirmedByAck", testConfirmedByAck},
-	{"NobodyThere", testNobodyThere},
-	{"LateAck", testLateAck},
-	{"ConsumerGone", testConsumerGone},
-	{"SenderGone", testSenderGone},
-	{"Released", testReleased},
-	{"PastItsTTL", testQueueTTL},
-	{"ManySenders", testManySenders},
-	{"LostConfirmation", testLostQueueConfirmation},
+	{"ConfirmedByAck", "a put is confirmed when the agent has acknowledged it", testConfirmedByAck},
+	{"NobodyThere", "what nobody takes is its sender's alone again at the deadline", testNobodyThere},
+	{"LateAck", "who gave up while the agent had it is told that it is not known", testLateAck},
+	{"ConsumerGone", "what an agent had that is gone comes to the next, and is confirmed once", testConsumerGone},
+	{"SenderGone", "what a sender left unconfirmed is not delivered", testSenderGone},
+	{"ReleasedQueue", "a message can be given back to its sender's queue", testReleased},
+	{"PastItsTTL", "what nobody took in its time is gone, and its sender told", testQueueTTL},
+	{"ManySenders", "many senders: each in its order, nothing confirmed that was not acknowledged", testManySenders},
+	{"LostQueueConfirmation", "where the word about a job is lost its sender is told so", testLostQueueConfirmation},
 }
 
 // sending puts messages that are confirmed when somebody acknowledges them.
@@ -325,7 +325,7 @@ func testLostQueueConfirmation(t *testing.T, s Server) {
 // testKillQueue kills the server while messages go through it, and checks that
 // the consumer has written down each one that was confirmed.
 func testKillQueue(t *testing.T, s Server) {
-	needs(t, s.Kill != nil && s.Start != nil)
+	s.needs(t, s.Kill != nil && s.Start != nil)
 	q := queue(t)
 	b, log := open(t, s.Driver)
 	var journal, confirmed sync.Map

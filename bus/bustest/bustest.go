@@ -16,19 +16,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/brokers"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 // A Server is a running, empty broker that ends with the test it was started
 // for. Tests that need a field which is not set are skipped.
 type Server struct {
+	// Name is the broker's in the table of brokers, that of testserver.Brokers.
+	// "" = it has no place there.
+	Name   string
 	Driver bus.Driver
 
 	Kill  func(testing.TB) // ends the broker at once, as SIGKILL does
@@ -43,91 +46,108 @@ type Server struct {
 	// Mailboxes is how many are opened to see that none leaves anything; 0 = 1000.
 	Mailboxes int
 
+	// Logins starts servers that ask who connects, or speak TLS, and tries to
+	// connect by drivers of Open; nil: the broker has no such thing.
+	Logins func(*testing.T, Login)
+	Open   func(testing.TB, bus.Config) bus.Driver
+	// Urgent puts a message, as a client of the broker's own, that is to come
+	// before those that wait; nil: the broker has no such thing.
+	Urgent func(t testing.TB, tube, body string)
+
+	// How says of tests, by name, how the broker does what they see it do. It
+	// stands in the table of brokers where the test has passed.
+	How map[string]string
+
 	// Library is what the stack of a goroutine of the broker's client library
 	// contains, such as "nats-io/nats.go.". None may be left in the end.
 	Library string
 
 	queues *Server // of a bus without a broker, see keeping
+	answer *answer // of the test that runs
 }
 
-// Run runs the whole suite. The contract's tests share one server, each of the
-// faults has its own.
+// Run runs the whole suite: the contract's tests share one server, those of
+// faults another one. Where brokers.Variable is set it writes down what it saw.
 func Run(t *testing.T, start func(*testing.T) Server) {
-	t.Run("Contract", func(t *testing.T) { contract(t, start(t)) })
-	t.Run("Faults", func(t *testing.T) { faults(t, start) })
-}
-
-func contract(t *testing.T, s Server) {
-	if s.Driver.Caps().Brokerless {
-		t.Run("Brokerless", func(t *testing.T) { run(t, s, ofBrokerless) })
-	}
-	run(t, s.keeping(), []test{
-		{"AckedIsNotRedelivered", testAcked},
-		{"UnackedComesBack", testUnacked},
-		{"Release", testRelease},
-		{"ReleasedKeepsItsPlace", testPlace},
-		{"Age", testAge},
-		{"IDs", testIDs},
-		{"BatchesAndOrder", testBatches},
-		{"ConsumersShare", testShare},
-		{"ManyTubes", testManyTubes},
-		{"SeveralTubes", testSeveralTubes},
-		{"ConcurrentPut", testConcurrentPut},
-		{"Bodies", testBodies},
-		{"MaxBody", testMaxBody},
-		{"Limit", testLimit},
-		{"BadTube", testBadTube},
-		{"ReceiveEndsWithContext", testReceiveContext},
-		{"CancelledReceiveLosesNothing", testCancelledReceive},
-		{"AckAfterCancelledReceive", testAckAfterCancel},
-		{"CancelledPut", testCancelledPut},
-		{"CloseUnblocks", testCloseUnblocks},
-		{"Inspect", testInspect},
-		{"LateReader", testLateReader},
-		{"TTL", testTTL},
-		{"Expire", testExpire},
-		{"Sweep", testSweep},
-		{"ManyMailboxes", testManyMailboxes},
+	var r record
+	t.Run("Contract", func(t *testing.T) {
+		s := start(t)
+		r.begin(t, s)
+		if s.Driver.Caps().Brokerless {
+			t.Run("Brokerless", func(t *testing.T) { runAll(t, &r, s, ofBrokerless) })
+		}
+		runAll(t, &r, s.keeping(), ofContract)
 	})
+	t.Run("Faults", func(t *testing.T) {
+		if r.broker.Answers == nil { // -run names faults only
+			r.unseen, r.broker.Answers = true, map[string]brokers.Answer{}
+		}
+		var s Server
+		for _, c := range ofFaults {
+			if s.Driver == nil {
+				s = start(t).keeping()
+			}
+			if !r.run(t, c, s) {
+				s = Server{} // what is left of it is not for the next one
+			}
+		}
+	})
+	r.write(t)
 }
 
-type test struct {
-	name string
-	test func(*testing.T, Server)
-}
-
-// run runs tests with one server.
-func run(t *testing.T, s Server, tests []test) {
+func runAll(t *testing.T, r *record, s Server, tests []test) {
 	for _, c := range tests {
-		t.Run(c.name, func(t *testing.T) {
-			noneLeft(t, &s.Library)
-			c.test(t, s)
-		})
+		r.run(t, c, s)
 	}
 }
 
-func faults(t *testing.T, start func(*testing.T) Server) {
-	for _, c := range []test{
-		{"KillLosesNothingConfirmed", testKill},
-		{"KillGivesBack", testKillGivesBack},
-		{"Frozen", testFrozen},
-		{"Absent", testAbsent},
-		{"Cut", testCut},
-		{"HalfClosed", testHalfClosed},
-		{"Slow", testSlow},
-		{"LostConfirmation", testLostConfirmation},
-		{"LostAck", testLostAck},
-		{"Silent", testSilent},
-		{"Garbage", testGarbage},
-		{"EndlessLine", testEndlessLine},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			var s Server
-			noneLeft(t, &s.Library)
-			s = start(t).keeping()
-			c.test(t, s)
-		})
-	}
+var ofContract = []test{
+	{"AckedIsNotRedelivered", "what was acknowledged does not come again", testAcked},
+	{"UnackedComesBack", "what was not acknowledged comes again when the connection ends", testUnacked},
+	{"Release", "a message can be given back, at once or after a delay", testRelease},
+	{"ReleasedKeepsItsPlace", "what is given back comes again before what was put after it", testPlace},
+	{"Age", "it is known how long ago a message was put", testAge},
+	{"IDs", "sender and receiver know a message by the same number", testIDs},
+	{"Batches", "many messages are put and received by one call", testBatches},
+	{brokers.Order, "messages of one sender come in their order", testOrder},
+	{brokers.Priority, "what another client calls urgent comes first", testPriority},
+	{"ConsumersShare", "two consumers share a tube, each message goes to one of them", testShare},
+	{"AllBusy", "four consumers of a tube are all busy, none hoards what others could do", testAllBusy},
+	{"ManyTubes", "32 tubes at once, and no message in the wrong one", testManyTubes},
+	{"SeveralTubes", "one consumer can read several tubes, and is told which", testSeveralTubes},
+	{"ConcurrentPut", "eight put at the same time over one connection", testConcurrentPut},
+	{"Bodies", "a body is any bytes", testBodies},
+	{"MaxBody", "a body that its reader does not want is counted and not kept", testMaxBody},
+	{brokers.Limit, "the largest message arrives; one byte more is an error, and the connection goes on", testLimit},
+	{"BadTube", "a tube that it cannot have is an error, and nothing is sent", testBadTube},
+	{"ReceiveEndsWithContext", "a wait for messages ends when it is told to", testReceiveContext},
+	{"CancelledReceiveLosesNothing", "a wait that was ended loses no message", testCancelledReceive},
+	{"AckAfterCancelledReceive", "nor what was received before it", testAckAfterCancel},
+	{"CancelledPut", "a put that was ended leaves the connection usable", testCancelledPut},
+	{"CloseUnblocks", "closing ends who waits", testCloseUnblocks},
+	{"Inspect", "it tells its version, how many messages wait, who consumes", testInspect},
+	{"ControlLane", "a request does not wait behind 5,000 jobs, and leaves nothing behind", testControlLane},
+	{"LateReader", "a reply waits for its reader", testLateReader},
+	{"TTL", "the broker itself drops what is past its time", testTTL},
+	{"Expire", "a message that is old can be removed unread, and no other is", testExpire},
+	{"Sweep", "what nobody reads can be looked for and removed", testSweep},
+	{"LeavesNothing", "10,000 jobs and their replies leave no tube and no connection behind", testLeavesNothing},
+	{brokers.Login, "a wrong login or certificate fails at once, with the reason", testLogin},
+}
+
+var ofFaults = []test{
+	{brokers.Durability, "killed twice under load, it has lost nothing that it confirmed", testKill},
+	{"KillGivesBack", "killed, it gives back what was not acknowledged", testKillGivesBack},
+	{"Frozen", "frozen, it holds no call beyond its deadline", testFrozen},
+	{"Absent", "away for 10 seconds, at the start and later: all goes on when it is back", testAbsent},
+	{"Cut", "connections that are cut lose nothing", testCut},
+	{"HalfClosed", "nor those of which one side is closed", testHalfClosed},
+	{"Slow", "a slow network is no fault", testSlow},
+	{"LostConfirmation", "where its word is lost the sender is told so, and nothing is sent twice", testLostConfirmation},
+	{"LostAck", "an acknowledgement that is lost: the message comes again", testLostAck},
+	{"Silent", "who answers nothing is not waited for beyond the deadline", testSilent},
+	{"Garbage", "who is not the broker is told from it", testGarbage},
+	{"EndlessLine", "an answer without end is not collected", testEndlessLine},
 }
 
 // limit is the time that anything may take which is expected to happen.
@@ -322,36 +342,4 @@ func open(t testing.TB, d bus.Driver) (*bus.Bus, *lines) {
 	})
 	t.Cleanup(func() { b.Close() })
 	return b, log
-}
-
-// goroutines returns the stacks of the goroutines that a bus, its driver or the
-// driver's library runs, by number.
-func goroutines(library string) map[string]string {
-	buf := make([]byte, 1<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	found := map[string]string{}
-	for stack := range strings.SplitSeq(string(buf), "\n\n") {
-		ours := strings.Contains(stack, "/cbsdmq/bus") || library != "" && strings.Contains(stack, library)
-		if ours && !strings.Contains(stack, "testing.tRunner") {
-			id, _, _ := strings.Cut(stack, " [")
-			found[id] = stack
-		}
-	}
-	return found
-}
-
-// noneLeft checks, after the cleanups that are registered from now on, that no
-// goroutine is left which did not run before.
-func noneLeft(t *testing.T, library *string) {
-	before := goroutines(*library)
-	t.Cleanup(func() {
-		testserver.Eventually(t, limit, func() error {
-			for id, stack := range goroutines(*library) {
-				if _, ok := before[id]; !ok {
-					return fmt.Errorf("left behind:\n%s", stack)
-				}
-			}
-			return nil
-		})
-	})
 }

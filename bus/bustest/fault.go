@@ -16,21 +16,16 @@ import (
 // slack is what a call may take beyond its deadline on a busy machine.
 const slack = 2 * time.Second
 
-func needs(t testing.TB, has bool) {
-	t.Helper()
-	if !has {
-		t.Skip("the server cannot do this")
-	}
-}
-
 // testKill kills the server while messages are put, and checks that each one
 // that it confirmed is there afterwards.
 func testKill(t *testing.T, s Server) {
 	if s.queues != nil {
-		testKillQueue(t, *s.queues)
+		q := *s.queues
+		q.answer = s.answer
+		testKillQueue(t, q)
 		return
 	}
-	needs(t, s.Kill != nil && s.Start != nil && s.Driver.Caps().Durable)
+	s.durable(t)
 	q := queue(t)
 	b, log := open(t, s.Driver)
 	put(t, b, q, "first")
@@ -100,9 +95,9 @@ func testKill(t *testing.T, s Server) {
 // the server died comes again, and that the old delivery is known to be void.
 func testKillGivesBack(t *testing.T, s Server) {
 	if s.queues != nil {
-		t.Skip("what is in the memory of an agent does not survive it")
+		s.cannot(t, "what is in an agent's memory goes with it: a job is its sender's again, and a reply is read from the journal")
 	}
-	needs(t, s.Kill != nil && s.Start != nil && s.Driver.Caps().Durable)
+	s.durable(t)
 	q := queue(t)
 	b, log := open(t, s.Driver)
 	put(t, b, q, "x")
@@ -128,7 +123,7 @@ func testKillGivesBack(t *testing.T, s Server) {
 // testFrozen checks that every call ends with its context while the server
 // answers nothing, and that all goes on when it does again.
 func testFrozen(t *testing.T, s Server) {
-	needs(t, s.Stop != nil && s.Cont != nil)
+	s.needs(t, s.Stop != nil && s.Cont != nil)
 	q := queue(t)
 	c := dial(t, s.Driver)
 	n := consume(t, c, q)
@@ -205,7 +200,11 @@ func testFrozen(t *testing.T, s Server) {
 
 // testAbsent starts without a broker, and loses it again.
 func testAbsent(t *testing.T, s Server) {
-	needs(t, s.Kill != nil && s.Start != nil)
+	away := time.Second
+	if s.Name != "" && !testing.Short() {
+		away = 10 * time.Second
+	}
+	s.needs(t, s.Kill != nil && s.Start != nil)
 	q := queue(t)
 	s.Kill(t)
 	b, log := open(t, s.Driver)
@@ -223,21 +222,21 @@ func testAbsent(t *testing.T, s Server) {
 			t.Errorf("Put without a broker: %v (code %s), want the deadline and code unreachable", r[0].Err, cbsdmq.CodeOf(r[0].Err))
 		}
 		log.exactly(t, 2*i+1)
+		patience := away + 5*limit // a server may take long to start
 		got := make(chan error, 2)
 		go func() {
-			n, err := b.Consume(within(t, limit), bus.ConsumeOptions{Tubes: []bus.Tube{q}})
+			n, err := b.Consume(within(t, patience), bus.ConsumeOptions{Tubes: []bus.Tube{q}})
 			if err == nil {
 				var ds []bus.Delivery
-				if ds, err = n.Receive(within(t, limit), 1); err == nil {
-					err = n.Ack(within(t, limit), ds...)
+				if ds, err = n.Receive(within(t, patience), 1); err == nil {
+					err = n.Ack(within(t, patience), ds...)
 				}
 				n.Close()
 			}
 			got <- err
 		}()
-		go func() { got <- b.Put(within(t, limit), bus.Message{Tube: q, Body: []byte("yes")})[0].Err }()
-		// Long enough that the wait between attempts has reached its ceiling.
-		time.Sleep(3 * maxWait)
+		go func() { got <- b.Put(within(t, patience), bus.Message{Tube: q, Body: []byte("yes")})[0].Err }()
+		time.Sleep(away)
 		log.exactly(t, 2*i+1)
 		s.Start(t)
 		begin := time.Now()

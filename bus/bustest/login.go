@@ -18,12 +18,15 @@ const (
 	WrongSecret = "wr0ng"
 )
 
-// Logins returns a function that connects with a configuration, and puts a
-// message. That works, or ends with a *bus.Permanent that says all of want: what
-// trying again does not mend is said at once, in plain words.
-func Logins(t *testing.T, open func(testing.TB, bus.Config) bus.Driver) func(name string, cfg bus.Config, want ...string) {
-	return func(name string, cfg bus.Config, want ...string) {
-		t.Run(name, func(t *testing.T) {
+// A Login connects with a configuration, and puts a message. That works, or ends
+// with a *bus.Permanent that says all of want. It reports whether it was so.
+type Login func(name string, cfg bus.Config, want ...string) bool
+
+// Logins returns a Login by drivers that open makes: what trying again does not
+// mend is said at once, in plain words.
+func Logins(t *testing.T, open func(testing.TB, bus.Config) bus.Driver) Login {
+	return func(name string, cfg bus.Config, want ...string) bool {
+		return t.Run(name, func(t *testing.T) {
 			d := open(t, cfg)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
@@ -74,5 +77,29 @@ func Permanent(t testing.TB, err error, want ...string) {
 		if !strings.Contains(err.Error(), w) {
 			t.Errorf("%v: does not say %q", err, w)
 		}
+	}
+}
+
+// ways are the names of logins that the table of brokers shows where they work.
+var ways = map[string]bool{
+	"password": true, "token": true, "credentials": true, "SASL": true, "TLS": true, "client certificate": true, "CURVE": true,
+}
+
+func testLogin(t *testing.T, s Server) {
+	if s.Logins == nil {
+		s.cannot(t, "it asks nobody who he is")
+	}
+	refused := false
+	login := Logins(t, s.Open)
+	s.Logins(t, func(name string, cfg bus.Config, want ...string) bool {
+		ok := login(name, cfg, want...)
+		if ok && len(want) == 0 && ways[name] {
+			s.answer.logins = append(s.answer.logins, name)
+		}
+		refused = refused || len(want) > 0
+		return ok
+	})
+	if !refused {
+		t.Error("no login is refused")
 	}
 }

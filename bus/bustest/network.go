@@ -17,7 +17,7 @@ import (
 // proxied returns a proxy before the server and the driver that uses it.
 func proxied(t testing.TB, s Server) (*faultproxy.Proxy, bus.Driver) {
 	t.Helper()
-	needs(t, s.Addr != "" && s.At != nil)
+	s.needs(t, s.Addr != "" && s.At != nil)
 	p := faultproxy.Start(t, s.Addr)
 	return p, s.At(p.Addr())
 }
@@ -153,7 +153,7 @@ func impostor(t testing.TB, serve func(net.Conn)) string {
 
 // testSilent connects to something that accepts and says nothing.
 func testSilent(t *testing.T, s Server) {
-	needs(t, s.At != nil)
+	s.needs(t, s.At != nil)
 	d := s.At(impostor(t, func(net.Conn) {}))
 	b, log := open(t, d)
 	for _, call := range []struct {
@@ -191,7 +191,7 @@ func testSilent(t *testing.T, s Server) {
 
 // testGarbage connects to something that is not the broker.
 func testGarbage(t *testing.T, s Server) {
-	needs(t, s.At != nil)
+	s.needs(t, s.At != nil)
 	const said = "HTTP/1.1 400 Bad Request"
 	d := s.At(impostor(t, func(c net.Conn) {
 		c.Write([]byte(said + "\r\nContent-Length: 0\r\n\r\n"))
@@ -212,7 +212,7 @@ func testGarbage(t *testing.T, s Server) {
 
 // testEndlessLine checks that an answer without end is not collected.
 func testEndlessLine(t *testing.T, s Server) {
-	needs(t, s.At != nil)
+	s.needs(t, s.At != nil)
 	const size = 10 << 20
 	piece := []byte(strings.Repeat("INFO OK ", 4<<10))
 	d := s.At(impostor(t, func(c net.Conn) {

@@ -26,6 +26,7 @@ func TestExternal(t *testing.T) {
 		// Caps says what the server can do once it has been dialled.
 		dial(t, d).Close()
 		return bustest.Server{
+			Name:    "nats",
 			Driver:  d,
 			Kill:    p.Kill,
 			Start:   p.Start,
@@ -34,6 +35,8 @@ func TestExternal(t *testing.T) {
 			Addr:    p.Addr,
 			At:      func(addr string) bus.Driver { return driver(t, bus.Config{URI: "nats://" + addr}) },
 			Tubes:   func(t testing.TB) int { return assets(t, p.Addr) },
+			Logins:  func(t *testing.T, login bustest.Login) { logins(t, login, installed) },
+			Open:    open,
 			Library: library,
 		}
 	})
@@ -90,6 +93,8 @@ func driver(t testing.TB, cfg bus.Config) *busnats.Driver {
 	}
 	return d
 }
+
+func open(t testing.TB, cfg bus.Config) bus.Driver { return driver(t, cfg) }
 
 func dial(t testing.TB, d bus.Driver) bus.Conn {
 	t.Helper()

@@ -61,14 +61,21 @@ func TestEmbedded(t *testing.T) {
 		p := brokerProcess(t, cfg)
 		secret := token(t, cfg)
 		return bustest.Server{
-			Driver:  driver(t, cfg),
-			Kill:    p.Kill,
-			Start:   p.Start,
-			Stop:    func(t testing.TB) { p.Stop(t); silent(t, p.Addr) },
-			Cont:    p.Cont,
-			Addr:    p.Addr,
-			At:      func(addr string) bus.Driver { return driver(t, bus.Config{URI: addr, Token: secret}) },
-			Tubes:   func(t testing.TB) int { return assets(t, p.Addr, nats.Token(secret)) },
+			Name:   "embedded",
+			Driver: driver(t, cfg),
+			Kill:   p.Kill,
+			Start:  p.Start,
+			Stop:   func(t testing.TB) { p.Stop(t); silent(t, p.Addr) },
+			Cont:   p.Cont,
+			Addr:   p.Addr,
+			At:     func(addr string) bus.Driver { return driver(t, bus.Config{URI: addr, Token: secret}) },
+			Tubes:  func(t testing.TB) int { return assets(t, p.Addr, nats.Token(secret)) },
+			Logins: func(_ *testing.T, login bustest.Login) {
+				login("token", cfg)
+				login("token by hand", bus.Config{URI: p.Addr, Token: secret})
+				login("wrong token", bus.Config{URI: p.Addr, Token: bustest.WrongSecret}, "refuses the token")
+			},
+			Open:    open,
 			Library: library,
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/brokers"
 	"github.com/cbsd/cbsdmq/bus/bustest"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
@@ -14,13 +15,21 @@ func TestBus(t *testing.T) {
 	bustest.Run(t, func(t *testing.T) bustest.Server {
 		p := testserver.RabbitMQ(t)
 		return bustest.Server{
-			Driver:  driver(t, bus.Config{URI: p.Addr}),
-			Kill:    p.Kill,
-			Start:   p.Start,
-			Stop:    p.Stop,
-			Cont:    p.Cont,
-			Addr:    p.Addr,
-			At:      func(addr string) bus.Driver { return driver(t, bus.Config{URI: addr}) },
+			Name:   "rabbitmq",
+			Driver: driver(t, bus.Config{URI: p.Addr}),
+			Kill:   p.Kill,
+			Start:  p.Start,
+			Stop:   p.Stop,
+			Cont:   p.Cont,
+			Addr:   p.Addr,
+			At:     func(addr string) bus.Driver { return driver(t, bus.Config{URI: addr}) },
+			Tubes:  func(t testing.TB) int { return testserver.RabbitMQQueues(t, p) },
+			Logins: logins,
+			Open:   driver,
+			How: map[string]string{
+				brokers.Durability: "durable queues, persistent messages, publisher confirms",
+				"Release":          "a delay is waited for by whoever gives back",
+			},
 			Library: library,
 		}
 	})

@@ -9,8 +9,9 @@ import (
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
-// What trying again does not mend is said at once, in plain words.
-func TestLogin(t *testing.T) {
+// logins starts a node that lets in alice, by password, and one that wants a
+// certificate too.
+func logins(t *testing.T, login bustest.Login) {
 	soon := time.Now().Add(time.Hour)
 	ca, stranger := testserver.NewAuthority(t, "our authority"), testserver.NewAuthority(t, "a stranger")
 	cert, key := ca.Host(t, "good", soon, "127.0.0.1")
@@ -28,7 +29,6 @@ func TestLogin(t *testing.T) {
 		"ssl_options.cacertfile = "+ca.File, "ssl_options.certfile = "+cert, "ssl_options.keyfile = "+key,
 		"ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = true",
 	)
-	login := bustest.Logins(t, driver)
 	login("password", bus.Config{URI: plain, User: "alice", Password: "s3cret"})
 	login("password in the address", bus.Config{URI: "amqp://alice:s3cret@" + plain})
 	login("wrong password", bus.Config{URI: plain, User: "alice", Password: "wr0ng"}, plain, `refuses user "alice"`)

@@ -58,6 +58,7 @@ func TestBus(t *testing.T) {
 	bustest.Run(t, func(t *testing.T) bustest.Server {
 		p := agent(t)
 		return bustest.Server{
+			Name:   "zeromq",
 			Driver: driver(t, bus.Config{URI: p.Addr}),
 			Kill:   p.Kill,
 			Start:  p.Start,
@@ -66,6 +67,8 @@ func TestBus(t *testing.T) {
 			Addr:   p.Addr,
 			At:     func(addr string) bus.Driver { return driver(t, bus.Config{URI: addr}) },
 			Tubes:  func(t testing.TB) int { return tubes(t, p.Addr) },
+			Logins: logins,
+			Open:   func(t testing.TB, cfg bus.Config) bus.Driver { return driver(t, cfg) },
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/bustest"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
@@ -114,16 +115,22 @@ func TestCurve(t *testing.T) {
 	c := dial(t, driver(t, own))
 	through(t, c, agent)
 
-	_, otherKey, _ := keyFile(t)
-	wrong := own
-	wrong.CurveServer = otherKey
-	rejected("another agent's key", wrong, "does not let us in", "curve_server")
-	rejected("no key", bus.Config{URI: cfg.URI}, "wants CURVE", "curve_key")
-
 	plain := testserver.FreeAddr(t)
 	serve(t, bus.Config{URI: plain})
 	own.URI = plain
 	rejected("an agent without a key", own, "does not speak CURVE", "curve_key")
+}
+
+// logins starts an agent with a key, which lets in who has one that it knows.
+func logins(t *testing.T, login bustest.Login) {
+	agentFile, agentKey, _ := keyFile(t)
+	strangerFile, otherKey, _ := keyFile(t)
+	addr := testserver.FreeAddr(t)
+	serve(t, bus.Config{URI: addr, CurveKey: agentFile})
+	login("CURVE", bus.Config{URI: addr, CurveKey: agentFile, CurveServer: agentKey})
+	login("unknown key", bus.Config{URI: addr, CurveKey: strangerFile, CurveServer: agentKey}, "does not know the key", "curve_clients")
+	login("another agent's key", bus.Config{URI: addr, CurveKey: agentFile, CurveServer: otherKey}, "does not let us in", "curve_server")
+	login("no key", bus.Config{URI: addr}, "wants CURVE", "curve_key")
 }
 
 // TestClientsRights checks that a client with a key of its own can neither take

@@ -12,6 +12,7 @@ import (
 type Broker struct {
 	Name    string
 	Section string // of the configuration
+	Same    string // name of the same broker, where this is only another way to run it
 	Forgets bool   // a restart loses what it had confirmed, and its numbers begin again
 	Slow    bool   // its start takes some seconds
 
@@ -54,7 +55,7 @@ var Brokers = []Broker{
 	},
 	{Name: "embedded", Section: "nats", Keys: embedded, Direct: true},
 	{
-		Name: "embedded-service", Section: "nats", Keys: embedded, Direct: true,
+		Name: "embedded-service", Section: "nats", Same: "embedded", Keys: embedded, Direct: true,
 		Start: func(t testing.TB, at Place) []*Process {
 			addr := FreeAddr(t)
 			return []*Process{StartProcess(t, addr, at.Cbsdmq, "broker", "--dir", at.embedded(), "--listen", addr)}

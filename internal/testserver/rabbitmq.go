@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -95,4 +96,19 @@ func listener(addr string) (pid int, err error) {
 		}
 	}
 	return 0, fmt.Errorf("the process that listens on %s is not ours to see", addr)
+}
+
+// RabbitMQQueues is how many queues a node of RabbitMQ has.
+func RabbitMQQueues(t testing.TB, p *Process) (n int) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(filepath.Dir(p.path), "rabbitmqctl"), "--silent", "eval", "length(rabbit_amqqueue:list()).")
+	cmd.Env = p.env
+	out, err := cmd.Output()
+	if err == nil {
+		_, err = fmt.Sscan(string(out), &n)
+	}
+	if err != nil {
+		t.Fatalf("counting queues: %v: %s", err, out)
+	}
+	return n
 }

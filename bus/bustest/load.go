@@ -1,0 +1,128 @@
+package bustest
+
+import (
+	"cmp"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/internal/testserver"
+)
+
+// many is n, and a tenth of it where the tests are to be short.
+func many(n int) int {
+	if testing.Short() {
+		return n / 10
+	}
+	return n
+}
+
+// tubes counts those of the broker, if that can be done.
+func (s Server) tubes(t testing.TB) int {
+	if s.Tubes == nil {
+		return 0
+	}
+	return s.Tubes(t)
+}
+
+// testControlLane checks that a request is not stuck behind jobs that wait.
+func testControlLane(t *testing.T, s Server) {
+	const at, requests, soon = 250, 20, time.Second
+	jobs, control := queue(t), queue(t, "_ctl")
+	c := dial(t, s.Driver)
+	agent := consume(t, c, jobs)
+	lane := consume(t, dial(t, s.Driver), control)
+	waiting := many(5000)
+	for i := 0; i < waiting; i += at {
+		put(t, c, jobs, numbered(at)...)
+	}
+	held := receive(t, agent, 1) // its workers are busy
+	client := dial(t, s.Driver)
+	before := 0
+	for i := range requests {
+		// Its own reply address, as each requester has.
+		box := bus.Tube{Name: bus.ControlMailbox(jobs.Name, fmt.Sprint(i)), Kind: bus.Mailbox}
+		begin := time.Now()
+		n := consume(t, client, box)
+		put(t, client, control, "status")
+		take(t, lane, 1)
+		put(t, c, box, "queued: many")
+		take(t, n, 1)
+		if took := time.Since(begin); took > soon+slack {
+			t.Errorf("request %d was answered after %v", i, took)
+		}
+		if err := n.Close(); err != nil {
+			t.Errorf("closing: %v", err)
+		}
+		if i == 0 { // a connection may keep the tube that it used last
+			before = s.tubes(t)
+		}
+	}
+	testserver.Eventually(t, limit, func() error {
+		if now := s.tubes(t); now > before {
+			return fmt.Errorf("%d tubes after the requests, %d before", now, before)
+		}
+		return nil
+	})
+	ack(t, agent, held...)
+	for left := waiting - 1; left > 0; {
+		ds, err := agent.Receive(within(t, limit), at)
+		if err != nil {
+			t.Fatalf("receiving: %v", err)
+		}
+		ack(t, agent, ds...)
+		left -= len(ds)
+	}
+	nothing(t, agent)
+}
+
+// testLeavesNothing checks that jobs that were done and replies that were read
+// leave nothing on the broker. Some of the jobs have a mailbox of their own.
+func testLeavesNothing(t *testing.T, s Server) {
+	const all, at = 10_000, 500
+	jobs, each := queue(t), all/cmp.Or(s.Mailboxes, 1000)
+	c := dial(t, s.Driver)
+	put(t, c, mailbox(t, "first"), "x")
+	take(t, consume(t, c, mailbox(t, "first")), 1)
+	put(t, c, jobs, "x") // a broker may have to make the tube first
+	take(t, consume(t, c, jobs), 1)
+	c.Close()
+	before := s.tubes(t)
+	c = dial(t, s.Driver)
+	agent := consume(t, c, jobs)
+	for done := 0; done < many(all); done += at {
+		put(t, c, jobs, numbered(at)...)
+		take(t, agent, at)
+		var ms []bus.Message
+		for i := done; i < done+at; i += each {
+			ms = append(ms, bus.Message{Tube: mailbox(t, i), Body: fmt.Append(nil, i), TTL: time.Hour})
+		}
+		for _, r := range c.Put(within(t, limit), ms...) {
+			if r.Err != nil {
+				t.Fatalf("putting: %v", r.Err)
+			}
+		}
+		for i := done; i < done+at; i += each {
+			n, err := c.Consume(within(t, limit), bus.ConsumeOptions{Tubes: []bus.Tube{mailbox(t, i)}})
+			if err != nil {
+				t.Fatalf("consuming mailbox %d: %v", i, err)
+			}
+			if got := string(take(t, n, 1)[0].Body); got != fmt.Sprint(i) {
+				t.Errorf("mailbox %d holds %q", i, got)
+			}
+			if err := n.Close(); err != nil {
+				t.Errorf("closing mailbox %d: %v", i, err)
+			}
+		}
+	}
+	nothing(t, agent)
+	agent.Close()
+	c.Close()
+	testserver.Eventually(t, limit, func() error {
+		if after := s.tubes(t); after > before {
+			return fmt.Errorf("%d tubes, want %d as before", after, before)
+		}
+		return nil
+	})
+}
