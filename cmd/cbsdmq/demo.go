@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,6 +23,8 @@ type demoOptions struct {
 	real   string // workdir of a real CBSD
 	change bool
 	cbsd   string
+	broker string // kind
+	uri    string
 }
 
 func newDemoCommand(g *globals) *cobra.Command {
@@ -33,22 +36,32 @@ func newDemoCommand(g *globals) *cobra.Command {
 CBSD, an agent for each, and a tour of jobs, said in plain words. It takes half a
 minute, needs no root, and leaves nothing behind.
 
+With --broker the jobs go over another kind of broker, at --uri where it is a
+server that you run. They go over tubes of their own, ` + demoTubes + `..., and
+touch no others.
+
 With --real the pool is a real CBSD workdir. Then it only lists and reads, unless
 --change lets it create and remove a jail of its own, ` + demoJail + `. Interrupted in
 between, it leaves that jail.`,
 		Example: `  cbsdmq demo
   cbsdmq demo --keep
+  cbsdmq demo --broker rabbitmq --uri amqp://cbsd:SECRET@127.0.0.1
+  cbsdmq demo --broker zeromq
   cbsdmq demo --real /usr/jails`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.change && o.real == "" {
 				return usage("--change: only with --real")
 			}
+			broker, err := newDemoBroker(o.broker, o.uri)
+			if err != nil {
+				return err
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
 			limited, cancel := context.WithTimeout(ctx, demoLimit)
 			defer cancel()
-			err := demo(limited, g, o)
+			err = demo(limited, g, o, broker)
 			if ctx.Err() != nil {
 				warn(g.stderr, "interrupted; what was started has been ended")
 				return exit(cbsdmq.ExitCancelled)
@@ -58,6 +71,8 @@ between, it leaves that jail.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.keep, "keep", false, "leave the directory with the pools, logs and journals")
+	f.StringVar(&o.broker, "broker", "nats", "`kind` of broker: "+strings.Join(config.Kinds(), ", "))
+	f.StringVar(&o.uri, "uri", "", "`address` of the broker; default where it usually is, for nats one that the demo brings")
 	f.StringVar(&o.real, "real", "", "use the real CBSD with this `workdir`")
 	f.BoolVar(&o.change, "change", false, "with --real: create and remove a jail")
 	f.StringVar(&o.cbsd, "cbsd", config.DefaultCBSD, "with --real: `path` of the cbsd command")
@@ -65,8 +80,8 @@ between, it leaves that jail.`,
 }
 
 // demo builds the stage, plays on it, and clears it away whatever happens.
-func demo(ctx context.Context, g *globals, o demoOptions) (err error) {
-	s, err := newStage(g, o.keep)
+func demo(ctx context.Context, g *globals, o demoOptions, broker demoBroker) (err error) {
+	s, err := newStage(g, o.keep, broker)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,9 @@ import (
 // demoJail is the jail that the tour makes of a real CBSD, if it may.
 const demoJail = "cbsdmqdemo"
 
+// demoReal is the pool of a real CBSD.
+const demoReal = "real"
+
 // realTour plays on a real workdir. Our journal and all else that is ours is in
 // the stage, so the workdir is only touched by cbsd itself.
 func (s *stage) realTour(ctx context.Context, o demoOptions) error {
@@ -25,7 +28,7 @@ func (s *stage) realTour(ctx context.Context, o demoOptions) error {
 	if err := s.startRunner(); err != nil {
 		return err
 	}
-	const pool = "real"
+	const pool = demoReal
 	more := map[string]any{"journal": s.path("journal", "journal.sqlite")}
 	if !o.change {
 		more["allow"] = []string{"jls", "bls", "qls", "version"}

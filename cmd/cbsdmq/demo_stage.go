@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/cbsd/cbsdmq"
-	"github.com/cbsd/cbsdmq/bus/nats"
 	"github.com/cbsd/cbsdmq/internal/proc"
 )
 
@@ -26,7 +25,7 @@ type stage struct {
 	dir    string
 	keep   bool
 	exe    string // this program
-	broker *nats.Embedded
+	broker demoBroker
 	runner *process
 	agents map[string]*process
 	swept  []string // workdirs all of whose processes are ours
@@ -41,7 +40,7 @@ type process struct {
 	state *os.ProcessState
 }
 
-func newStage(g *globals, keep bool) (*stage, error) {
+func newStage(g *globals, keep bool, broker demoBroker) (*stage, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
@@ -59,7 +58,7 @@ func newStage(g *globals, keep bool) (*stage, error) {
 	if err := os.Symlink(exe, filepath.Join(dir, "bin", "cbsd")); err != nil {
 		return nil, err
 	}
-	s := &stage{g: g, dir: dir, keep: keep, exe: exe, agents: make(map[string]*process)}
+	s := &stage{g: g, dir: dir, keep: keep, exe: exe, broker: broker, agents: make(map[string]*process)}
 	if err := s.startJanitor(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -75,12 +74,6 @@ func (s *stage) say(format string, args ...any) {
 	fmt.Fprintf(s.g.stdout, "\n"+format+"\n", args...)
 }
 
-// startBroker runs the embedded broker in this process.
-func (s *stage) startBroker(ctx context.Context) (err error) {
-	s.broker, err = nats.StartEmbedded(ctx, nats.EmbeddedConfig{Dir: s.path("nats"), Listen: "127.0.0.1:0"})
-	return err
-}
-
 // startRunner runs the runner as a service would. Its end with the demo is
 // sure, where one that an agent has started would outlive us.
 func (s *stage) startRunner() (err error) {
@@ -90,13 +83,13 @@ func (s *stage) startRunner() (err error) {
 
 // configure writes a pool's file. more is added to its keys.
 func (s *stage) configure(pool, workdir, cbsd string, more map[string]any) error {
+	section, err := s.section(pool)
+	if err != nil {
+		return err
+	}
 	keys := map[string]any{
-		"pool": pool, "cbsdenv": workdir, "cbsd": cbsd, "broker": "nats",
+		"pool": pool, "cbsdenv": workdir, "cbsd": cbsd, "broker": s.broker.kind, s.broker.kind: section,
 		"state_dir": s.path("state"), "run_dir": s.path("run"), "kill_grace": "2s",
-		"nats": map[string]any{
-			"uri": "embedded", "embedded_dir": s.path("nats"), "embedded_listen": s.broker.Addr(),
-			"tube": "cbsd_" + pool,
-		},
 	}
 	maps.Copy(keys, more)
 	text, err := json.MarshalIndent(keys, "", "  ")
@@ -272,9 +265,7 @@ func (s *stage) close() error {
 	if s.runner != nil {
 		s.runner.stop()
 	}
-	if s.broker != nil {
-		errs = append(errs, s.broker.Close())
-	}
+	errs = append(errs, s.broker.close(s.g.stdout))
 	if s.keep {
 		fmt.Fprintf(s.g.stdout, "kept: %s\n", s.dir)
 	} else {
