@@ -2,30 +2,18 @@ package nats
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"net/url"
 	"os"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/endpoint"
 )
 
 // embeddedURI in the key uri stands for the broker that comes with cbsdmq.
 const embeddedURI = "embedded"
-
-// server is one of the addresses in the key uri.
-type server struct {
-	addr string        // host:port
-	tls  bool          // tls://
-	user *url.Userinfo // of the URL; nil = none
-}
 
 // credential is one way to say who we are.
 type credential struct {
@@ -33,72 +21,14 @@ type credential struct {
 	what   string // for people: user "alice", the token
 }
 
-// endpoint is all that is needed for one attempt to connect.
-type endpoint struct {
+var addresses = endpoint.Format{Scheme: "nats", Port: DefaultPort, SecureScheme: "tls", SecurePort: DefaultPort}
+
+// target is all that is needed for one attempt to connect.
+type target struct {
 	addr    string
 	tls     *tls.Config // nil: as the server wishes
 	login   credential  // zero: none
 	process nats.InProcessConnProvider
-}
-
-// parseServers reads the key uri: host:port or nats://host:port or
-// tls://host:port, several separated by commas, the port optional, IPv6 in
-// brackets.
-func parseServers(cfg bus.Config) ([]server, error) {
-	var servers []server
-	for one := range strings.SplitSeq(cfg.URI, ",") {
-		s, err := parseServer(strings.TrimSpace(one))
-		if err != nil {
-			return nil, fmt.Errorf("uri %q: %w", redact(cfg.URI), err)
-		}
-		servers = append(servers, s)
-	}
-	return servers, nil
-}
-
-func parseServer(s string) (server, error) {
-	switch {
-	case s == "":
-		return server{}, errors.New("an address is missing")
-	case strings.Count(s, ":") > 1 && net.ParseIP(s) != nil:
-		return server{}, fmt.Errorf("an IPv6 address needs brackets: [%s]:%s", s, DefaultPort)
-	case !strings.Contains(s, "://"):
-		s = "nats://" + s
-	}
-	u, err := url.Parse(s)
-	if err != nil {
-		// url.Parse repeats the address, which may hold a password.
-		return server{}, errors.New("not an address: host:port or nats://host:port expected")
-	}
-	switch {
-	case u.Scheme != "nats" && u.Scheme != "tls":
-		return server{}, fmt.Errorf("%s:// is not known, only nats:// and tls://", u.Scheme)
-	case u.Hostname() == "":
-		return server{}, errors.New("the host is missing")
-	case !validHost(u.Hostname()):
-		return server{}, fmt.Errorf("%q is not the name of a host", u.Hostname())
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return server{}, errors.New("nothing may follow the port")
-	}
-	port := u.Port()
-	if port == "" {
-		port = DefaultPort
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return server{}, fmt.Errorf("%s is not a port", port)
-	}
-	return server{addr: net.JoinHostPort(u.Hostname(), port), tls: u.Scheme == "tls", user: u.User}, nil
-}
-
-var hostName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
-
-// validHost takes an address, with a zone where it has one, or a name.
-func validHost(host string) bool {
-	addr, zone, zoned := strings.Cut(host, "%")
-	if _, err := netip.ParseAddr(addr); err == nil {
-		return !zoned || hostName.MatchString(zone)
-	}
-	return hostName.MatchString(host)
 }
 
 // redact cuts what may be a password out of addresses. A comma in a password
@@ -115,26 +45,18 @@ func redact(uri string) string {
 	return scheme + "://***" + uri[at:]
 }
 
-func addresses(servers []server) string {
-	list := make([]string, len(servers))
-	for i, s := range servers {
-		list[i] = s.addr
-	}
-	return strings.Join(list, ",")
-}
-
-// endpoint adds to s what the configuration says for all servers. A user in
+// newTarget adds to s what the configuration says for all servers. A user in
 // the address itself comes before it.
-func (s server) endpoint(t *tls.Config, login credential) endpoint {
-	e := endpoint{addr: s.addr, tls: t, login: login}
-	if s.tls && t == nil {
+func newTarget(s endpoint.Server, t *tls.Config, login credential) target {
+	e := target{addr: s.Addr, tls: t, login: login}
+	if s.TLS && t == nil {
 		e.tls = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	if s.user != nil {
-		if password, ok := s.user.Password(); ok {
-			e.login = userLogin(s.user.Username(), password)
+	if s.User != nil {
+		if password, ok := s.User.Password(); ok {
+			e.login = userLogin(s.User.Username(), password)
 		} else {
-			e.login = tokenLogin(s.user.Username())
+			e.login = tokenLogin(s.User.Username())
 		}
 	}
 	return e

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
 const (
@@ -56,8 +57,8 @@ type delivery struct {
 
 // Consume makes the streams and the server's consumers that are not there.
 func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error) {
-	defer c.guard(ctx)()
-	if err := c.usable(); err != nil {
+	defer c.Guard(ctx)()
+	if err := c.Usable(); err != nil {
 		return nil, err
 	}
 	places := make([]place, len(o.Tubes))
@@ -76,16 +77,12 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 	}
 	k.timer = time.AfterFunc(idle, k.rest)
 	if err := k.openAll(ctx, places); err != nil {
-		k.close(ctx)
+		k.Shut(ctx)
 		return nil, err
 	}
-	c.mu.Lock()
-	c.consumers[k] = struct{}{}
-	closing := c.closing
-	c.mu.Unlock()
-	if closing { // Close may not have seen it
+	if err := c.Add(k); err != nil {
 		k.Close()
-		return nil, bus.ErrClosed
+		return nil, err
 	}
 	return k, nil
 }
@@ -111,7 +108,7 @@ func (k *consumer) openAll(ctx context.Context, places []place) error {
 
 // Receive returns what has come, or waits for it.
 func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error) {
-	defer k.conn.guard(ctx)()
+	defer k.conn.Guard(ctx)()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -138,7 +135,7 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 		case <-t.C:
 			late = true
 		case <-k.closing:
-		case <-k.conn.dead:
+		case <-k.conn.Dead():
 		case <-ctx.Done():
 			t.Stop()
 			return nil, ctx.Err()
@@ -173,9 +170,9 @@ func (k *consumer) next(ctx context.Context, max int, late bool) ([]bus.Delivery
 	case k.closed:
 		return nil, 0, bus.ErrClosed
 	case k.err != nil:
-		return nil, 0, k.conn.fail(k.err)
+		return nil, 0, k.conn.Fail(k.err)
 	}
-	if err := k.conn.failed(); err != nil {
+	if err := k.conn.Failed(); err != nil {
 		return nil, 0, err
 	}
 	if len(k.ready) > 0 && len(k.ready) < max && !late {
@@ -210,7 +207,7 @@ func (k *consumer) take(ctx context.Context, max int) ([]bus.Delivery, error) {
 		k.ready = k.ready[1:]
 		bd, err := d.decode()
 		if err != nil {
-			return nil, k.conn.fail(err)
+			return nil, k.conn.Fail(err)
 		}
 		if k.expired(ctx, d) {
 			if err := k.answer(d, "+ACK"); err != nil {
@@ -235,7 +232,7 @@ func (k *consumer) take(ctx context.Context, max int) ([]bus.Delivery, error) {
 func (k *consumer) rest() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.calls || k.closed || k.conn.failed() != nil {
+	if k.calls || k.closed || k.conn.Failed() != nil {
 		return
 	}
 	k.busy = false
@@ -307,8 +304,8 @@ func (k *consumer) Release(ctx context.Context, delay time.Duration, ds ...bus.D
 }
 
 func (k *consumer) settle(ctx context.Context, word string, ds []bus.Delivery) error {
-	defer k.conn.guard(ctx)()
-	if err := k.conn.failed(); err != nil {
+	defer k.conn.Guard(ctx)()
+	if err := k.conn.Failed(); err != nil {
 		return err
 	}
 	k.mu.Lock()
@@ -339,7 +336,7 @@ func (k *consumer) answer(d *delivery, word string) error {
 
 // Age asks the server for its time.
 func (k *consumer) Age(ctx context.Context, bd bus.Delivery) (time.Duration, error) {
-	defer k.conn.guard(ctx)()
+	defer k.conn.Guard(ctx)()
 	d, ok := bd.Ref.(*delivery)
 	if !ok || d.consumer != k {
 		return 0, bus.ErrGone
@@ -352,14 +349,11 @@ func (k *consumer) Age(ctx context.Context, bd bus.Delivery) (time.Duration, err
 }
 
 // Close gives back what was not acknowledged.
-func (k *consumer) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	return k.close(ctx)
-}
+func (k *consumer) Close() error { return wire.CloseConsumer(k) }
 
-func (k *consumer) close(ctx context.Context) error {
-	defer k.conn.guard(ctx)()
+// Shut is Close within ctx.
+func (k *consumer) Shut(ctx context.Context) error {
+	defer k.conn.Guard(ctx)()
 	k.mu.Lock()
 	if k.closed {
 		k.mu.Unlock()
@@ -369,7 +363,7 @@ func (k *consumer) close(ctx context.Context) error {
 	k.busy = false
 	k.timer.Stop()
 	close(k.closing)
-	if k.conn.failed() == nil {
+	if k.conn.Failed() == nil {
 		back := slices.SortedFunc(maps.Keys(k.unacked), func(a, b *delivery) int { return a.came.Compare(b.came) })
 		for _, d := range back { // before those that came after them
 			if time.Since(d.came) < AckWait {
@@ -382,18 +376,16 @@ func (k *consumer) close(ctx context.Context) error {
 	pulls := k.pulls
 	k.mu.Unlock()
 
-	k.conn.mu.Lock()
-	delete(k.conn.consumers, k)
-	k.conn.mu.Unlock()
+	k.conn.Remove(k)
 	var errs []error
 	for _, p := range pulls {
-		if k.conn.failed() == nil {
+		if k.conn.Failed() == nil {
 			errs = append(errs, p.close(ctx))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		// Whoever closes next need not wait as long again.
-		return k.conn.fail(fmt.Errorf("closing a consumer: %w", err))
+		return k.conn.Fail(fmt.Errorf("closing a consumer: %w", err))
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"syscall"
 	"time"
 
@@ -13,58 +12,37 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/internal/endpoint"
 )
 
-const (
-	dialTimeout  = 10 * time.Second // of one server, where ctx has no deadline
-	pingInterval = 5 * time.Second  // a connection that says nothing for two of them is dead
-)
+// pingInterval: a connection that says nothing for two of them is dead.
+const pingInterval = 5 * time.Second
 
 // Dial connects to the first server of the list that lets us, beginning with the
-// one that did last time, or behind it if that connection broke. Each gets an
-// equal share of what is left of ctx. The error is a *bus.Permanent if trying
-// again helps with none of them.
+// one that did last time, or behind it if that connection broke.
 func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {
-	endpoints, err := d.endpoints()
+	targets, err := d.targets()
 	if err != nil {
 		return nil, err
 	}
-	var failed []error
-	permanent := true
+	order := make([]uint32, len(targets))
 	first := d.first.Load()
-	for i := range endpoints {
-		at := (first + uint32(i)) % uint32(len(endpoints))
-		c, err := endpoints[at].dial(ctx, len(endpoints)-i)
-		if err == nil {
-			d.first.Store(at)
-			c.use(d, at)
-			return c, nil
-		}
-		if len(endpoints) == 1 || ctx.Err() != nil {
+	for i := range order {
+		order[i] = (first + uint32(i)) % uint32(len(targets))
+	}
+	return endpoint.First(ctx, order, func(ctx context.Context, at uint32, within time.Duration) (bus.Conn, error) {
+		c, err := targets[at].dial(ctx, within)
+		if err != nil {
 			return nil, err
 		}
-		_, p := errors.AsType[*bus.Permanent](err)
-		permanent = permanent && p
-		failed = append(failed, err)
-	}
-	if permanent {
-		return nil, &bus.Permanent{Err: errors.Join(failed...)}
-	}
-	var text []string
-	for _, err := range failed {
-		text = append(text, err.Error())
-	}
-	return nil, errors.New(strings.Join(text, "; ")) // wraps no Permanent
+		d.first.Store(at)
+		c.use(d, at)
+		return c, nil
+	})
 }
 
-// dial connects to one server in 1/share of what is left of ctx.
-func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
-	timeout := dialTimeout
-	if end, ok := ctx.Deadline(); ok {
-		timeout = time.Until(end) / time.Duration(share)
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+// dial connects to one server. ctx ends within that time.
+func (e target) dial(ctx context.Context, within time.Duration) (*conn, error) {
 	// A server that does not like our certificate says so, but as it hangs up
 	// at once that may get lost.
 	for try := 1; ; try++ {
@@ -73,7 +51,7 @@ func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
 		case err == nil:
 			return c, nil
 		case ctx.Err() != nil:
-			err = fmt.Errorf("no answer within %v: %w", timeout.Round(time.Millisecond), ctx.Err())
+			err = endpoint.NoAnswer(within, ctx.Err())
 		case hungUp(err) && try < 3:
 			continue
 		}
@@ -82,7 +60,7 @@ func (e endpoint) dial(ctx context.Context, share int) (*conn, error) {
 }
 
 // attempt returns what the server said first beside an error.
-func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
+func (e target) attempt(ctx context.Context) (*conn, []byte, error) {
 	w := &socket{ctx: ctx, process: e.process}
 	c := newConn(w)
 	defer context.AfterFunc(ctx, w.Kill)()
@@ -136,13 +114,8 @@ func (e endpoint) attempt(ctx context.Context) (*conn, []byte, error) {
 // use tells c of the driver that has dialled its endpoint at.
 func (c *conn) use(d *Driver, at uint32) {
 	d.noTTL.Store(!c.version.hasTTL())
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.embedded, c.replicas = d.embedded, d.replicas
-	c.broken = func() { d.first.CompareAndSwap(at, at+1) }
-	if c.err != nil {
-		c.broken()
-	}
+	c.OnFail(func() { d.first.CompareAndSwap(at, at+1) })
 }
 
 // hungUp reports whether the server closed a connection whose TLS handshake had

@@ -35,15 +35,15 @@ func newEmbeddedClient(cfg bus.Config, e *Embedded) *Driver {
 	return &Driver{
 		addr:     "embedded:" + dir,
 		embedded: true,
-		endpoints: func() ([]endpoint, error) {
+		targets: func() ([]target, error) {
 			if e != nil {
-				return []endpoint{{addr: e.addr, login: tokenLogin(e.token), process: e.server}}, nil
+				return []target{{addr: e.addr, login: tokenLogin(e.token), process: e.server}}, nil
 			}
 			addr, token, err := findBroker(dir)
 			if err != nil {
 				return nil, err
 			}
-			return []endpoint{{addr: addr, login: tokenLogin(token)}}, nil
+			return []target{{addr: addr, login: tokenLogin(token)}}, nil
 		},
 	}
 }

@@ -17,8 +17,8 @@ import (
 // nothing. A message that was handed out while a consumer is there is not
 // unread.
 func (c *conn) Expire(ctx context.Context, tube string, id uint64, age time.Duration) error {
-	defer c.guard(ctx)()
-	if err := c.usable(); err != nil {
+	defer c.Guard(ctx)()
+	if err := c.Usable(); err != nil {
 		return err
 	}
 	if c.version.hasTTL() {
@@ -79,8 +79,8 @@ func (c *conn) expire(ctx context.Context, p place, id uint64, age time.Duration
 
 // Sweep looks at mailboxes only. It is for servers without TTLs, as Expire is.
 func (c *conn) Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error) {
-	defer c.guard(ctx)()
-	if err := c.usable(); err != nil {
+	defer c.Guard(ctx)()
+	if err := c.Usable(); err != nil {
 		return 0, err
 	}
 	if c.version.hasTTL() {

@@ -15,7 +15,7 @@ import (
 // explain says in plain words why connecting to e failed, and wraps what
 // trying again does not mend in a *bus.Permanent. The server's first words are
 // head.
-func (e endpoint) explain(err error, head []byte) error {
+func (e target) explain(err error, head []byte) error {
 	if errors.Is(err, nats.ErrNoInfoReceived) {
 		err = fmt.Errorf("what answers there is not NATS, it says %q", head)
 	}
@@ -26,7 +26,7 @@ func (e endpoint) explain(err error, head []byte) error {
 }
 
 // reason returns "" if another attempt may succeed.
-func (e endpoint) reason(err error) string {
+func (e target) reason(err error) string {
 	host, _, _ := net.SplitHostPort(e.addr)
 	if why := tlsconf.Reason(err, host); why != "" {
 		return why
@@ -52,7 +52,7 @@ func (e endpoint) reason(err error) string {
 	return ""
 }
 
-func (e endpoint) hasCertificate() bool { return e.tls.GetClientCertificate != nil }
+func (e target) hasCertificate() bool { return e.tls.GetClientCertificate != nil }
 
 func (c credential) name() string {
 	if c.what == "" {

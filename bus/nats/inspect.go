@@ -19,8 +19,8 @@ const adviceSync = "confirmed messages survive a crash of the server; to have th
 
 // Inspect creates nothing: a tube that nobody has used is empty.
 func (c *conn) Inspect(ctx context.Context, t bus.Tube) (bus.Info, error) {
-	defer c.guard(ctx)()
-	if err := c.usable(); err != nil {
+	defer c.Guard(ctx)()
+	if err := c.Usable(); err != nil {
 		return bus.Info{}, err
 	}
 	p, err := placeOf(t)

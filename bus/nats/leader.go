@@ -63,7 +63,7 @@ func (c *conn) pause(ctx context.Context) bool {
 	case <-t.C:
 		return true
 	case <-ctx.Done():
-	case <-c.dead:
+	case <-c.Dead():
 	}
 	return false
 }
@@ -75,7 +75,7 @@ func (c *conn) answers(ctx context.Context) bool {
 	defer cancel()
 	err := c.nc.FlushWithContext(one)
 	if err != nil && ctx.Err() == nil {
-		_ = c.fail(fmt.Errorf("the server does not answer: %w", err))
+		_ = c.Fail(fmt.Errorf("the server does not answer: %w", err))
 	}
 	return err == nil
 }

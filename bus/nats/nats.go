@@ -25,7 +25,9 @@
 package nats
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -52,12 +54,12 @@ const (
 
 // A Driver reaches NATS. It may be used concurrently.
 type Driver struct {
-	addr      string
-	endpoints func() ([]endpoint, error) // asked at each Dial
-	embedded  bool
-	replicas  int
-	first     atomic.Uint32 // which of the endpoints is tried first
-	noTTL     atomic.Bool   // the server last dialled is too old
+	addr     string
+	targets  func() ([]target, error) // asked at each Dial
+	embedded bool
+	replicas int
+	first    atomic.Uint32 // which of the targets is tried first
+	noTTL    atomic.Bool   // the server last dialled is too old
 }
 
 // New returns the driver for cfg. With "uri": "embedded" it is a client of the
@@ -67,17 +69,21 @@ func New(cfg bus.Config) (*Driver, error) {
 	if cfg.URI == embeddedURI {
 		return newEmbeddedClient(cfg, nil), nil
 	}
-	servers, err := parseServers(cfg)
+	servers, err := addresses.Parse(cfg)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("uri %q: %w", redact(cfg.URI), err)
 	}
 	if err := checkLogin(cfg); err != nil {
 		return nil, err
 	}
+	list := make([]string, len(servers))
+	for i, s := range servers {
+		list[i] = s.Addr
+	}
 	d := &Driver{
-		addr:     addresses(servers),
+		addr:     strings.Join(list, ","),
 		replicas: cfg.Replicas,
-		endpoints: func() ([]endpoint, error) {
+		targets: func() ([]target, error) {
 			// The files are read again each time: certificates are renewed.
 			tls, err := tlsconf.Load(cfg)
 			if err != nil {
@@ -87,9 +93,9 @@ func New(cfg bus.Config) (*Driver, error) {
 			if err != nil {
 				return nil, &bus.Permanent{Err: err}
 			}
-			es := make([]endpoint, len(servers))
+			es := make([]target, len(servers))
 			for i, s := range servers {
-				es[i] = s.endpoint(tls, login)
+				es[i] = newTarget(s, tls, login)
 			}
 			return es, nil
 		},

@@ -127,14 +127,17 @@ func (c *conn) forget(ctx context.Context, s *stream, at place, readers int) (fo
 	return err == nil, err
 }
 
+// rewindTimeout bounds what a rewind waits for the server.
+const rewindTimeout = 1500 * time.Millisecond
+
 // rewind gives back all that was delivered from the tubes of ds, for the server
 // to begin at the first message again: it would deliver what is given back one
 // by one behind everything that was given back before. Where somebody may still
 // acknowledge something else it does nothing: that word would be lost.
 func (k *consumer) rewind(ctx context.Context, ds []bus.Delivery) error {
-	soon, cancel := context.WithTimeout(ctx, closeTimeout)
+	soon, cancel := context.WithTimeout(ctx, rewindTimeout)
 	defer cancel()
-	defer k.conn.guard(soon)()
+	defer k.conn.Guard(soon)()
 	for _, p := range k.pulls { // they do not change after Consume
 		if p.place.kind != bus.Queue || p.stream.js.CachedInfo().Config.Retention != jetstream.WorkQueuePolicy ||
 			!slices.ContainsFunc(ds, func(d bus.Delivery) bool { return d.Tube == p.tube }) {
@@ -378,7 +381,7 @@ func (p *pull) close(ctx context.Context) error {
 	k.mu.Unlock()
 	select {
 	case <-done:
-	case <-k.conn.dead:
+	case <-k.conn.Dead():
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for what is on its way: %w", ctx.Err())

@@ -361,7 +361,7 @@ func TestIDsGoOn(t *testing.T) {
 	if err := c.Put(t.Context(), bus.Message{Tube: q})[0].Err; err == nil {
 		t.Error("a message was confirmed that has no stream")
 	}
-	if c.failed() == nil {
+	if c.Failed() == nil {
 		t.Error("the connection goes on after an error")
 	}
 	testserver.Eventually(t, time.Second, func() error {

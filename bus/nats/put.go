@@ -39,7 +39,7 @@ type sent struct {
 // What is not confirmed is published again then, in its order and under the id
 // that it had, by which the new leader knows whether it has it.
 func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
-	defer c.guard(ctx)()
+	defer c.Guard(ctx)()
 	results := make([]bus.Result, len(ms))
 	out := make([]sent, len(ms))
 	todo := make([]int, len(ms))
@@ -118,7 +118,7 @@ func (c *conn) settle(ctx context.Context, out []sent, results []bus.Result) {
 
 // send publishes m as out, which it makes unless that was sent before.
 func (c *conn) send(ctx context.Context, m bus.Message, out *sent) {
-	out.future, out.err = nil, c.usable()
+	out.future, out.err = nil, c.Usable()
 	if out.err == nil {
 		out.err = ctx.Err()
 	}
@@ -170,8 +170,8 @@ func (c *conn) confirmed(ctx context.Context, m sent) bus.Result {
 		return bus.Result{Err: err}
 	case <-ctx.Done():
 		return bus.Result{Err: ctx.Err()}
-	case <-c.dead:
-		return bus.Result{Err: c.failed()}
+	case <-c.Dead():
+		return bus.Result{Err: c.Failed()}
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 )
 
+// surveyTimeout bounds dialling where ctx has no deadline.
+const surveyTimeout = 10 * time.Second
+
 // member is what Survey finds at one address.
 type member struct {
 	addr string
@@ -26,15 +29,21 @@ func (m member) name() string { return m.conn.nc.ConnectedServerName() }
 // Survey dials each server of the list, and asks the leaders of the streams of
 // tubes how their copies are. Of a server that is alone it has nothing to say.
 func (d *Driver) Survey(ctx context.Context, tubes ...bus.Tube) ([]bus.Finding, error) {
-	endpoints, err := d.endpoints()
+	targets, err := d.targets()
 	if err != nil {
 		return nil, err
 	}
-	members := make([]member, len(endpoints))
+	members := make([]member, len(targets))
 	var wg sync.WaitGroup
-	for i, e := range endpoints {
+	for i, e := range targets {
 		wg.Go(func() {
-			c, err := e.dial(ctx, 2) // the other half is for the streams
+			within := surveyTimeout
+			if end, ok := ctx.Deadline(); ok {
+				within = time.Until(end) / 2 // the other half is for the streams
+			}
+			one, cancel := context.WithTimeout(ctx, within)
+			defer cancel()
+			c, err := e.dial(one, within)
 			members[i] = member{e.addr, c, err}
 		})
 	}

@@ -73,6 +73,10 @@ func (f Format) parse(s string, secure bool) (Server, error) {
 	if err != nil { // it repeats the address, which may hold a password
 		return Server{}, fmt.Errorf("not an address: host:port or %s://host:port expected", f.Scheme)
 	}
+	last := "port"
+	if f.Path {
+		last = "path"
+	}
 	switch {
 	case u.Scheme != f.Scheme && u.Scheme != f.SecureScheme:
 		return Server{}, fmt.Errorf("%s:// is not known, only %s:// and %s://", u.Scheme, f.Scheme, f.SecureScheme)
@@ -80,10 +84,8 @@ func (f Format) parse(s string, secure bool) (Server, error) {
 		return Server{}, errors.New("the host is missing")
 	case !validHost(u.Hostname()):
 		return Server{}, fmt.Errorf("%q is not the name of a host", u.Hostname())
-	case !f.Path && strings.Trim(u.Path, "/") != "":
-		return Server{}, errors.New("nothing may follow the port")
-	case u.RawQuery != "" || u.Fragment != "":
-		return Server{}, errors.New("there are no parameters")
+	case !f.Path && strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return Server{}, fmt.Errorf("nothing may follow the %s", last)
 	}
 	secure = secure || u.Scheme == f.SecureScheme
 	port := u.Port()

@@ -26,6 +26,7 @@ type Session struct {
 
 	mu        sync.Mutex
 	err       error // why dead
+	broken    func()
 	closing   bool
 	consumers map[Consumer]struct{}
 }
@@ -47,9 +48,23 @@ func (s *Session) Fail(err error) error {
 	if s.err == nil {
 		s.err = err
 		close(s.dead)
+		if s.broken != nil && !s.closing {
+			s.broken()
+		}
 		go s.wire.Kill() // the library may hold what it needs to end
 	}
 	return s.err
+}
+
+// OnFail has f called when the session fails while nobody closes it, or now if
+// it has failed.
+func (s *Session) OnFail(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = f
+	if s.err != nil {
+		f()
+	}
 }
 
 // Failed returns why the session has ended, or nil.
