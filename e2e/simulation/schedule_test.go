@@ -229,6 +229,8 @@ func (s *schedule) addClients(d *dice) {
 		cancel = 0.7
 	case "expiry":
 		expire = 0.6
+	case "lose runner": // what was begun waits, and may not be wanted any more when there is a runner again
+		cancel, expire = 0.5, 0.4
 	}
 	left := d.between("clients", 4, 24)
 	n := d.between("clients", 1, 3)
