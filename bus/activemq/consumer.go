@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,10 @@ const (
 	// idle is how long after a Receive a consumer goes on to take messages in,
 	// for the next one. Then what it holds goes to others.
 	idle = 100 * time.Millisecond
+
+	// hold is how long it keeps what was given back, for its own next Receive:
+	// what goes to the broker in the meantime could overtake it there.
+	hold = 2 * time.Second
 
 	// maxCredit bounds what one link may be sent ahead.
 	maxCredit = 512
@@ -35,6 +40,7 @@ const (
 // ActiveMQ Classic delivers what is released to the same link again. So what
 // goes back goes with the links: they get no more credit and are closed once all
 // else that came over them is acknowledged. The next Receive opens others.
+// Whoever receives again soon gets what was given back without that.
 type consumer struct {
 	conn    *conn
 	o       bus.ConsumeOptions
@@ -46,7 +52,8 @@ type consumer struct {
 	all      map[*links]struct{} // that are open
 	opening  bool
 	shutting chan struct{} // closed when those that were given up last are closed; nil = none were
-	ready    []*ref        // came over now, and were not handed out
+	ready    []*ref        // came over now, and are to be handed out
+	came     int           // messages so far
 	calls    bool          // Receive runs
 	timer    *time.Timer
 	later    map[*time.Timer]struct{}
@@ -58,6 +65,8 @@ type ref struct {
 	consumer *consumer
 	link     *link
 	msg      *amqp.Message
+	n        int  // its place
+	back     bool // was given back
 	settled  bool // or to be released after a delay
 }
 
@@ -118,7 +127,7 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 		defer k.mu.Unlock()
 		k.calls = false
 		if !k.closed {
-			k.timer.Reset(idle)
+			k.timer.Reset(k.patience())
 		}
 	}()
 	for {
@@ -226,8 +235,18 @@ func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
 	return gone
 }
 
-// Release has the messages delivered again. Until delay has passed they are kept
-// here; they are given back at once if the connection ends.
+// patience is how long after a Receive what is ready waits for the next one. k.mu
+// is held.
+func (k *consumer) patience() time.Duration {
+	if len(k.ready) > 0 && k.ready[0].back {
+		return hold
+	}
+	return idle
+}
+
+// Release has the messages delivered again, without a delay first of all to whoever
+// receives here within hold. Until a delay has passed they are kept here. All are
+// given back at once if the connection ends.
 func (k *consumer) Release(_ context.Context, delay time.Duration, ds ...bus.Delivery) error {
 	refs, gone := k.settle(ds)
 	if gone != nil && !errors.Is(gone, bus.ErrGone) {
@@ -236,7 +255,7 @@ func (k *consumer) Release(_ context.Context, delay time.Duration, ds ...bus.Del
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if delay <= 0 {
-		k.drop(refs, true)
+		k.keep(refs)
 		return gone
 	}
 	var t *time.Timer
@@ -248,6 +267,24 @@ func (k *consumer) Release(_ context.Context, delay time.Duration, ds ...bus.Del
 	})
 	k.later[t] = struct{}{}
 	return gone
+}
+
+// keep makes refs ready again, before what came behind them. k.mu is held.
+func (k *consumer) keep(refs []*ref) {
+	for _, r := range refs {
+		if r.link.links != k.now {
+			k.drop([]*ref{r}, true)
+			continue
+		}
+		k.now.held--
+		again := &ref{consumer: k, link: r.link, msg: r.msg, n: r.n, back: true}
+		i, _ := slices.BinarySearchFunc(k.ready, r.n, func(r *ref, n int) int { return r.n - n })
+		k.ready = slices.Insert(k.ready, i, again)
+	}
+	if !k.calls {
+		k.timer.Reset(k.patience())
+	}
+	k.signal()
 }
 
 // settle returns the refs of ds, which are the caller's to bring to an end now.

@@ -80,7 +80,8 @@ func (k *consumer) collect(l *link) {
 			return
 		case l.links == k.now:
 			l.credit--
-			k.ready = append(k.ready, &ref{consumer: k, link: l, msg: msg})
+			k.came++
+			k.ready = append(k.ready, &ref{consumer: k, link: l, msg: msg, n: k.came})
 			k.signal()
 		}
 		k.mu.Unlock()

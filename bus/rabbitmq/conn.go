@@ -26,12 +26,13 @@ type conn struct {
 	puts sync.Mutex // one Put publishes at a time, so that messages keep their order
 	out  *amqp.Channel
 
-	mu    sync.Mutex
-	known map[string]bool // queues that were there
+	mu       sync.Mutex
+	known    map[string]bool // queues that were there
+	returned map[uint64]bool // messages that met no queue
 }
 
 func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, replicas int) (*conn, error) {
-	c := &conn{Session: wire.NewSession(w), amqp: ac, replicas: replicas, known: map[string]bool{}}
+	c := &conn{Session: wire.NewSession(w), amqp: ac, replicas: replicas, known: map[string]bool{}, returned: map[uint64]bool{}}
 	go c.watch(ac.NotifyClose(make(chan *amqp.Error, 1)), nil)
 	err := c.Call(ctx, "opening a channel", func() (err error) {
 		if c.out, err = ac.Channel(); err == nil {
@@ -43,6 +44,8 @@ func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, replicas in
 		return nil, err
 	}
 	go c.watch(c.out.NotifyClose(make(chan *amqp.Error, 1)), nil)
+	first := c.out.NotifyReturn(make(chan amqp.Return))
+	go c.collectReturns(first, c.out.NotifyReturn(make(chan amqp.Return)))
 	return c, nil
 }
 
@@ -145,16 +148,66 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 			results[i].Err = c.prepare(ctx, m.Tube)
 		}
 	}
-	confirms := c.publish(ctx, ms, results)
-	for i, confirm := range confirms {
+	again := c.put(ctx, ms, results)
+	for tries := 0; len(again) > 0 && tries < 10; tries++ {
+		some := make([]bus.Message, len(again))
+		for j, i := range again {
+			some[j] = ms[i]
+		}
+		rs := make([]bus.Result, len(again))
+		var left []int
+		for _, j := range c.put(ctx, some, rs) {
+			left = append(left, again[j])
+		}
+		for j, i := range again {
+			results[i] = rs[j]
+		}
+		again = left
+	}
+	return results
+}
+
+// errNoQueue: the broker had no queue for a message and has dropped it.
+var errNoQueue = errors.New("the queue was removed at that moment")
+
+// put publishes those of ms that have no error yet, waits for the broker, and
+// returns which of them met no queue.
+func (c *conn) put(ctx context.Context, ms []bus.Message, results []bus.Result) (again []int) {
+	for i, confirm := range c.publish(ctx, ms, results) {
 		if confirm != nil {
 			results[i].Err = c.confirmed(ctx, confirm)
+			if results[i].Err == nil && c.wasReturned(results[i].ID) {
+				results[i].Err = fmt.Errorf("putting to %s: %w", ms[i].Tube.Name, errNoQueue)
+				again = append(again, i)
+			}
 		}
 		if results[i].Err != nil {
 			results[i].ID = 0
 		}
 	}
-	return results
+	return again
+}
+
+// collectReturns notes which messages the broker returns for want of a queue. The
+// library hands each to both channels before it looks at the confirmation: when
+// the second one takes it, it is noted.
+func (c *conn) collectReturns(first, second <-chan amqp.Return) {
+	for r := range first {
+		if id, err := strconv.ParseUint(r.MessageId, 10, 64); err == nil {
+			c.mu.Lock()
+			c.returned[id] = true
+			c.mu.Unlock()
+		}
+		<-second
+	}
+}
+
+func (c *conn) wasReturned(id uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.returned[id]
+	delete(c.returned, id)
+	return r
 }
 
 func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Result) []*amqp.DeferredConfirmation {
@@ -174,7 +227,7 @@ func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Resu
 		if err == nil {
 			id := rand.Uint64()>>1 | 1
 			results[i].ID = id
-			confirms[i], err = c.out.PublishWithDeferredConfirm("", m.Tube.Name, false, false, publishing(id, m))
+			confirms[i], err = c.out.PublishWithDeferredConfirm("", m.Tube.Name, true, false, publishing(id, m))
 		}
 		if err != nil {
 			if dead := c.Failed(); dead != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -35,6 +37,8 @@ type consumer struct {
 	ch      *amqp.Channel
 	wake    chan struct{} // holds a token when there is something to look at
 	closing chan struct{}
+
+	collecting sync.WaitGroup
 
 	mu      sync.Mutex
 	subs    int // number of the latest subscription
@@ -213,7 +217,7 @@ func (k *consumer) subscribe() error {
 			return k.conn.Fail(fmt.Errorf("consuming %s: %w", t.Name, err))
 		}
 		k.streams++
-		go k.collect(came)
+		k.collecting.Go(func() { k.collect(came) })
 	}
 	k.on = true
 	return nil
@@ -420,6 +424,11 @@ func (k *consumer) Shut(ctx context.Context) error {
 	for t := range k.later {
 		t.Stop()
 	}
+	var tags []string
+	if k.on {
+		tags = k.tags()
+	}
+	remove := k.o.Tubes[0].Kind == bus.Mailbox && len(k.later) == 0
 	close(k.closing)
 	k.mu.Unlock()
 	k.conn.Remove(k)
@@ -427,13 +436,12 @@ func (k *consumer) Shut(ctx context.Context) error {
 		return nil
 	}
 	err := k.conn.Call(ctx, "closing a consumer", func() error {
-		err := k.ch.Close()
-		for _, t := range k.o.Tubes {
-			if t.Kind == bus.Mailbox && err == nil {
-				err = k.conn.drop(t)
+		if remove {
+			if err := k.remove(tags); err != nil {
+				return err
 			}
 		}
-		return err
+		return k.ch.Close()
 	}, nil)
 	if err != nil && !errors.Is(err, bus.ErrClosed) {
 		// Whoever closes next need not wait as long again.
@@ -442,16 +450,29 @@ func (k *consumer) Shut(ctx context.Context) error {
 	return nil
 }
 
-// drop removes a mailbox that is empty and that nobody reads.
-func (c *conn) drop(t bus.Tube) error {
-	ch, err := c.amqp.Channel()
-	if err != nil {
-		return err
+// remove removes the mailboxes that are empty. What was sent here and not
+// acknowledged is nothing to the broker then, so it goes back before, the same way.
+func (k *consumer) remove(tags []string) error {
+	for _, tag := range tags {
+		if err := k.ch.Cancel(tag, false); err != nil {
+			return err
+		}
 	}
-	defer ch.Close()
-	_, err = ch.QueueDelete(t.Name, true, true, false)
-	if e, ok := errors.AsType[*amqp.Error](err); ok && (e.Code == amqp.PreconditionFailed || e.Code == amqp.NotFound) {
-		return nil // it is not empty, somebody else reads it, or it has gone
+	k.collecting.Wait()
+	k.mu.Lock()
+	k.giveBack()
+	err := k.nack(slices.Collect(maps.Keys(k.unacked)))
+	k.mu.Unlock()
+	for _, t := range k.o.Tubes {
+		if err != nil {
+			return err
+		}
+		_, err = k.ch.QueueDelete(t.Name, true, true, false)
+		if e, ok := errors.AsType[*amqp.Error](err); ok && (e.Code == amqp.PreconditionFailed || e.Code == amqp.NotFound) {
+			// It is not empty, somebody else reads it, or it has gone. The channel is
+			// closed over that.
+			k.ch, err = k.conn.amqp.Channel()
+		}
 	}
 	return err
 }

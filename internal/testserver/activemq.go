@@ -88,8 +88,20 @@ func ActiveMQ(t testing.TB, options ...ActiveMQOption) *Process {
 	return startActiveMQ(t, addr, dir, jars, "org.apache.activemq.console.Main", "start", "xbean:file:"+file)
 }
 
-// Artemis starts an ActiveMQ Artemis. It skips the test where there is none.
+// Artemis starts an ActiveMQ Artemis that removes queues as soon as they are unused.
+// It skips the test where there is none.
 func Artemis(t testing.TB) *Process {
+	t.Helper()
+	return startArtemis(t, 0)
+}
+
+// ArtemisAsInstalled starts one that waits a while, as for ActiveMQAsInstalled.
+func ArtemisAsInstalled(t testing.TB) *Process {
+	t.Helper()
+	return startArtemis(t, time.Minute)
+}
+
+func startArtemis(t testing.TB, unused time.Duration) *Process {
 	t.Helper()
 	_, jars := javaServer(t, "artemis", "artemis-amqp-protocol-*.jar")
 	dir, addr := t.TempDir(), FreeAddr(t)
@@ -102,13 +114,17 @@ func Artemis(t testing.TB) *Process {
  <journal-file-size>1M</journal-file-size>
  <message-expiry-scan-period>500</message-expiry-scan-period>
  <address-queue-scan-period>500</address-queue-scan-period>
- <acceptors><acceptor name="amqp">tcp://%s?protocols=AMQP;tcpNoDelay=true</acceptor></acceptors>
+ <acceptors><acceptor name="amqp">tcp://%[1]s?protocols=AMQP;tcpNoDelay=true</acceptor></acceptors>
  <address-settings>
-  <address-setting match="#"><max-delivery-attempts>-1</max-delivery-attempts></address-setting>
+  <address-setting match="#">
+   <max-delivery-attempts>-1</max-delivery-attempts>
+   <auto-delete-queues-delay>%[2]d</auto-delete-queues-delay>
+   <auto-delete-addresses-delay>%[2]d</auto-delete-addresses-delay>
+  </address-setting>
   <address-setting match="cbsd_pool1"><auto-delete-queues>false</auto-delete-queues></address-setting>
  </address-settings>
 </core></configuration>
-`, addr)
+`, addr, unused.Milliseconds())
 	etc := filepath.Join(dir, "etc")
 	if err := errors.Join(os.Mkdir(etc, 0o700), os.WriteFile(filepath.Join(etc, "broker.xml"), []byte(text), 0o600)); err != nil {
 		t.Fatalf("configuring Artemis: %v", err)
