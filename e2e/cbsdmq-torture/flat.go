@@ -25,7 +25,8 @@ var gauges = []gauge{
 	{name: "broker descriptors", unit: "", panel: "descriptors", room: 8},
 	{name: "agent threads", unit: "", panel: "threads", room: 8},
 	{name: "runner threads", unit: "", panel: "threads", room: 8},
-	{name: "journal", unit: "kB", panel: "disk", room: 4 << 10, share: 0.25},
+	// Results go after a minute. Ids are remembered for two hours at least.
+	{name: "journal", unit: "kB", panel: "journal", perJob: 800},
 	{name: "runner disk", unit: "kB", panel: "disk", room: 4 << 10, share: 0.25},
 	{name: "broker disk", unit: "kB", panel: "disk", room: 24 << 10, share: 0.25},
 	{name: "runner files", unit: "", panel: "files", room: 4 * soakWorkers},
