@@ -177,6 +177,12 @@ func (s *schedule) addDeeds(d *dice) {
 	times(0.35, 3, "lose runner", func() {
 		s.deeds = append(s.deeds, deed{at: moment(), what: "lose runner", for_: d.upTo("deeds", pick(d, "deeds", 2*time.Second, 12*time.Second)),
 			arg: pick(d, "deeds", "", "", "before its log", "before the fork", "after the fork", "before it notes an end", "before it tells an end")})
+		if last := &s.deeds[len(s.deeds)-1]; s.focus == "lose runner" && d.chance("deeds", 0.6) {
+			last.for_ = time.Duration(d.between("deeds", 3, 12)) * time.Second
+			last.arg = pick(d, "deeds", "before its log", "before its log", "", last.arg)
+			// And there is no room when it is back.
+			s.deeds = append(s.deeds, deed{at: last.at + last.for_/2, what: "refuse starts", for_: last.for_})
+		}
 	})
 	simple(0.2, 3, "refuse starts", 5*time.Second)
 	simple(0.08, 1, "power off", 0)
@@ -269,7 +275,7 @@ func (s *schedule) addClients(d *dice) {
 				t.guests = pick(d, "clients", "g0,g1", "*", "")
 			}
 			if maybe(expire) {
-				t.expires = d.upTo("clients", 20*time.Second) + time.Second
+				t.expires = d.upTo("clients", pick(d, "clients", 5*time.Second, 20*time.Second)) + time.Second
 			}
 			if maybe(cancel) {
 				t.cancel = d.upTo("clients", pick(d, "clients", 20*time.Millisecond, 3*time.Second, 20*time.Second)) + time.Nanosecond
