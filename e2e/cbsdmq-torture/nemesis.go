@@ -69,13 +69,13 @@ func (w *world) processDeeds() []deed {
 }
 
 // serverDeeds are done to the broker, at a pace at which it is there most of the
-// time.
-func (w *world) serverDeeds() (deeds []deed, calm [2]time.Duration) {
+// time. To start a slow one takes the machine as long as many jobs.
+func (w *world) serverDeeds(length time.Duration) (deeds []deed, calm [2]time.Duration) {
 	if len(w.servers) > 0 {
 		deeds = []deed{{"restart the broker", 3, (*world).restartBroker}, {"freeze the broker", 2, (*world).freezeBroker}}
 	}
 	if w.broker.Slow {
-		return deeds, [2]time.Duration{3 * time.Second, 25 * time.Second}
+		return deeds, [2]time.Duration{length / 8, length / 2}
 	}
 	return deeds, [2]time.Duration{500 * time.Millisecond, 12 * time.Second}
 }

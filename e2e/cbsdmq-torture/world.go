@@ -82,12 +82,7 @@ func newWorld(s *stage, o setup) (*world, error) {
 		return nil, fmt.Errorf("making a world: %w", err)
 	}
 	w.at = testserver.Place{Dir: w.dir, Cbsdmq: o.progs.cbsdmq}
-	agentAddr, servers := b.Run(s, w.at)
-	toUser, userAddr := proxies(s, agentAddr)
-	w.servers, w.toUser = servers, toUser
-	if !b.Direct {
-		w.toAgent, agentAddr = proxies(s, agentAddr)
-	}
+	agentAddr, userAddr := w.reach()
 	for i := range o.pools {
 		p := &pool{w: w, name: fmt.Sprintf("%s%d", strings.ReplaceAll(b.Name, "-", "_"), i+1)}
 		w.pools = append(w.pools, p)
@@ -102,6 +97,31 @@ func newWorld(s *stage, o setup) (*world, error) {
 		}
 	}
 	return w, nil
+}
+
+// reach starts the broker with proxies before it, and returns how agents and
+// clients reach it.
+func (w *world) reach() (agents, clients string) {
+	var told [2]string
+	at := w.at
+	at.Via = func(who testserver.Who, listen string) string {
+		p := faultproxy.Start(w.stage, listen)
+		if told[who] = p.Addr(); who == testserver.Agents {
+			w.toAgent = []*faultproxy.Proxy{p}
+		} else {
+			w.toUser = []*faultproxy.Proxy{p}
+		}
+		return p.Addr()
+	}
+	agents, w.servers = w.broker.Run(w.stage, at)
+	if w.toUser != nil {
+		return told[testserver.Agents], told[testserver.Clients]
+	}
+	w.toUser, clients = proxies(w.stage, agents)
+	if !w.broker.Direct {
+		w.toAgent, agents = proxies(w.stage, agents)
+	}
+	return agents, clients
 }
 
 // proxies starts a proxy to each of the addresses.

@@ -37,7 +37,21 @@ type Broker struct {
 type Place struct {
 	Dir    string // agents and server share it: what the embedded broker keeps
 	Cbsdmq string // the program, for a broker that is one of its subcommands
+
+	// Via, if set, is asked by a server that tells who connects where it is to be
+	// reached: it returns the address of what stands before listen, for agents and
+	// for clients.
+	Via func(who Who, listen string) string
 }
+
+// Who connects to a broker.
+type Who int
+
+// Agents and clients of pools.
+const (
+	Agents Who = iota
+	Clients
+)
 
 // Brokers are all there are. A new one is one entry here.
 var Brokers = []Broker{
@@ -71,7 +85,13 @@ var Brokers = []Broker{
 	},
 	{
 		Name: "kafka", Section: "kafka", Keys: uri(""), Slow: true,
-		Start: one(func(t testing.TB) *Process { return Kafka(t) }),
+		Start: func(t testing.TB, at Place) []*Process {
+			if at.Via == nil {
+				return []*Process{Kafka(t)}
+			}
+			agents, clients := FreeAddr(t), FreeAddr(t)
+			return []*Process{Kafka(t, KafkaVia("AGENTS", agents, at.Via(Agents, agents)), KafkaVia("CLIENTS", clients, at.Via(Clients, clients)))}
+		},
 	},
 	{
 		Name: "activemq", Section: "activemq", Keys: uri(""), Slow: true,

@@ -27,11 +27,22 @@ type kafka struct {
 	mute     bool // it cannot serve share groups
 	config   []string
 	format   []string
+
+	listeners, advertised, protocols string // beside its own
 }
 
 // KafkaConfig adds lines to server.properties.
 func KafkaConfig(lines ...string) KafkaOption {
 	return func(k *kafka) { k.config = append(k.config, lines...) }
+}
+
+// KafkaVia adds a listener of which the server says that it is at another address.
+func KafkaVia(name, listen, say string) KafkaOption {
+	return func(k *kafka) {
+		k.listeners += "," + name + "://" + listen
+		k.advertised += "," + name + "://" + say
+		k.protocols += "," + name + ":PLAINTEXT"
+	}
 }
 
 // KafkaProtocol is that of clients: SSL, SASL_PLAINTEXT or SASL_SSL.
@@ -68,9 +79,9 @@ func Kafka(t testing.TB, options ...KafkaOption) *Process {
 	lines := append([]string{
 		string(sample), // what follows goes before
 		"log.dirs=" + filepath.Join(dir, "data"),
-		"listeners=CLIENT://" + addr + ",INTERNAL://" + internal + ",CONTROLLER://" + controller,
-		"advertised.listeners=CLIENT://" + addr + ",INTERNAL://" + internal,
-		"listener.security.protocol.map=CLIENT:" + k.protocol + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"listeners=CLIENT://" + addr + ",INTERNAL://" + internal + ",CONTROLLER://" + controller + k.listeners,
+		"advertised.listeners=CLIENT://" + addr + ",INTERNAL://" + internal + k.advertised,
+		"listener.security.protocol.map=CLIENT:" + k.protocol + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT" + k.protocols,
 		"inter.broker.listener.name=INTERNAL",
 		"controller.quorum.bootstrap.servers=" + controller,
 		"broker.session.timeout.ms=3000", // one that was killed cannot come back before
