@@ -22,7 +22,7 @@ type Config struct {
 	Cert string `json:"cert"` // PEM file of the client's certificate
 	Key  string `json:"key"`  // PEM file of its key
 
-	Replicas int `json:"replicas"` // rabbitmq, kafka: copies of a queue in a cluster; 0 = no cluster (kafka: the broker's default)
+	Replicas int `json:"replicas"` // copies of a queue in a cluster; 0 = nats: three, rabbitmq: no cluster, kafka: the default of the broker
 
 	CurveKey     string `json:"curve_key"`     // zeromq: file with this side's secret key
 	CurveServer  string `json:"curve_server"`  // zeromq: the agent's public key; default the one of CurveKey

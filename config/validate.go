@@ -172,7 +172,7 @@ func (v *validator) section(name, kind string, s bus.Config) {
 	v.check(name+".embedded_listen", s.EmbeddedListen == "" || s.URI == Embedded, `without "uri": "embedded"`)
 	v.check(name+".uri", s.URI != Embedded || kind == "nats", "%s is not built in as a server", kind).hint(`"nats" can be embedded`)
 	v.check(name+".replicas", s.Replicas >= 0 && s.Replicas <= 9, "%d is not a number of copies", s.Replicas).
-		hint("3 for a cluster of three nodes; leave it out for a single one")
+		hint("3 for a cluster of three servers; leave it out for a single one")
 	if kind == "beanstalkd" {
 		v.check(name+".tls", !s.TLS && s.CA == "" && s.Cert == "", "beanstalkd knows no TLS").hint("put a tunnel such as WireGuard below it")
 		v.check(name+".password", s.User == "" && s.Password == "" && s.Token == "" && s.Creds == "", "beanstalkd knows no passwords").

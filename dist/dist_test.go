@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +30,40 @@ func TestSampleConfigurations(t *testing.T) {
 		for _, w := range warnings {
 			t.Errorf("%s", w)
 		}
+	}
+}
+
+func TestSampleCluster(t *testing.T) {
+	names := make(map[string]bool)
+	var routes []string
+	for _, file := range []string{"host1", "host2", "host3"} {
+		text, err := os.ReadFile("sample/cluster/" + file + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := config.ParseBroker(file, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[b.Name] = true
+		if !slices.Contains(b.Cluster.Routes, b.Cluster.Listen) || routes != nil && !slices.Equal(routes, b.Cluster.Routes) {
+			t.Errorf("%s: listens at %s, routes %v", file, b.Cluster.Listen, b.Cluster.Routes)
+		}
+		routes = b.Cluster.Routes
+	}
+	if len(names) != 3 {
+		t.Errorf("the servers are called %v", names)
+	}
+	text, err := os.ReadFile("sample/cluster/pool1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, warnings, err := config.Parse("pool1", text)
+	if err == nil {
+		err = pool.ValidateAgent()
+	}
+	if err != nil || len(warnings) > 0 {
+		t.Errorf("pool1: %v, %v", err, warnings)
 	}
 }
 

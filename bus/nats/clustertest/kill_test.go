@@ -130,8 +130,7 @@ func (f *traffic) end(t *testing.T) {
 }
 
 // TestLeaderKilled kills the server that leads the queue while messages go
-// through, then freezes the next leader, then restarts each server in turn, the
-// next one when all copies are whole again.
+// through, then freezes the next leader.
 func TestLeaderKilled(t *testing.T) {
 	each(t, func(t *testing.T, c trio) {
 		js, end := c.js(t)
@@ -150,30 +149,43 @@ func TestLeaderKilled(t *testing.T) {
 		second.Stop(t)
 		t.Logf("works %v after its leader was frozen", f.goes(t, 200))
 		second.Cont(t)
-		for _, p := range c {
-			whole(t, js)
-			p.Kill(t)
-			f.goes(t, 50)
-			p.Start(t)
-		}
-		f.goes(t, 50)
 		f.end(t)
 	})
 }
 
-// whole waits until all servers have all of the streams.
-func whole(t *testing.T, js jetstream.JetStream) {
+// TestEachKilled kills each server in turn, the next one when all copies are
+// whole again. nats-server 2.9 does not stand this: see the README.
+func TestEachKilled(t *testing.T) {
+	t.Parallel()
+	c := ours(t, nil)
+	c.works(t)
+	js, end := c.js(t)
+	defer end()
+	f := start(t, c)
+	f.goes(t, 50)
+	for _, p := range c {
+		testserver.Eventually(t, time.Minute, func() error { return whole(t, js, queue, "cbsdmq_mail") })
+		p.Kill(t)
+		f.goes(t, 50)
+		p.Start(t)
+	}
+	f.goes(t, 50)
+	f.end(t)
+}
+
+// whole returns nil when all servers have all of the streams, but for what is
+// just being put.
+func whole(t *testing.T, js jetstream.JetStream, streams ...string) error {
 	t.Helper()
-	testserver.Eventually(t, time.Minute, func() error {
-		for _, stream := range []string{queue, "cbsdmq_mail"} {
-			for _, peer := range info(t, js, stream).Cluster.Replicas {
-				if peer.Offline || !peer.Current {
-					return fmt.Errorf("%s of %s: offline %v, current %v", stream, peer.Name, peer.Offline, peer.Current)
-				}
+	const moment = 200 // operations
+	for _, stream := range streams {
+		for _, peer := range info(t, js, stream).Cluster.Replicas {
+			if peer.Offline || !peer.Current && (peer.Lag == 0 || peer.Lag > moment) {
+				return fmt.Errorf("%s of %s: offline %v, %d behind, last heard %v ago", stream, peer.Name, peer.Offline, peer.Lag, peer.Active)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // TestMajorityBack kills two of three, and checks that everybody is at work soon
