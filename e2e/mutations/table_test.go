@@ -123,10 +123,6 @@ var table = []mutation{
 		edits: []edit{{"agent/keep.go", "		case begun:\n			l.tickBegun(j, now)", "		case begun:\n			l.tickQueued(j, now)"}},
 	},
 	{
-		name: "a read that may have run can expire before it runs again", by: judge.Refused,
-		edits: []edit{{"agent/keep.go", "	return j.row.Flags&journal.Again == 0 && ", "	_ = journal.Again\n	return "}},
-	},
-	{
 		name: "the time limit is a fourth of what it is", by: judge.Timeout,
 		edits: []edit{{"agent/keep.go", "now.Sub(j.row.Begun) <= limit {", "now.Sub(j.row.Begun) <= limit/4 {"}},
 	},
