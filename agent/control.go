@@ -317,13 +317,24 @@ func (l *loop) cancel(id string, done func(error)) {
 	switch {
 	case j == nil:
 		l.batch.Tombstone = append(l.batch.Tombstone, id)
-	case j.phase == queued || j.phase == preparing && j.arrival == nil:
+	case j.unbegun():
 		l.batch.Cancel = append(l.batch.Cancel, j.row.Seq)
 		l.cancelUnbegun(j)
 	default:
 		l.batch.Cancel = append(l.batch.Cancel, j.row.Seq)
-		l.after = append(l.after, func() { l.terminate(j, cbsdmq.Cancelled) })
+		l.after = append(l.after, func() {
+			if j.unbegun() { // its start was refused meanwhile
+				l.cancelUnbegun(j)
+				return
+			}
+			l.terminate(j, cbsdmq.Cancelled)
+		})
 	}
+}
+
+// unbegun reports whether j waits to be begun.
+func (j *job) unbegun() bool {
+	return j.phase == queued || j.phase == preparing && j.arrival == nil
 }
 
 // cancelUnbegun ends a job whose command was not begun, or is not to be begun

@@ -10,6 +10,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/journal"
+	"github.com/cbsd/cbsdmq/runner"
 )
 
 // A job is cancelled whose begin is in the journal and whose start never reached
@@ -144,5 +145,27 @@ func (b *bench) beginOnly(job cbsdmq.Job, at time.Time, cancel bool) {
 	}
 	if err := j.Commit(&journal.Batch{Cancel: []int64{row.Seq}}); err != nil {
 		b.t.Fatal(err)
+	}
+}
+
+// The runner refuses a start while the cancel of its job is on its way into the
+// journal: it is not started again.
+func TestCancelWhileStartIsRefused(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	cancelled := make(chan error, 1)
+	s.post(t.Context(), func(l *loop) {
+		j := l.byID[id]
+		l.cancel(id, func(err error) { cancelled <- err })
+		l.event(runner.Event{Key: j.key, Kind: runner.Refused, Temporary: true, Reason: "no space left"})
+	})
+	if err := <-cancelled; err != nil {
+		t.Fatal(err)
+	}
+	b.want(id, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
+	if begun, _ := b.machine.snapshot(); len(begun) != 1 {
+		t.Errorf("begun: %q", begun)
 	}
 }
