@@ -25,7 +25,7 @@ import (
 var rules = judge.Rules{Slack: 1500 * time.Millisecond, TimeLimit: timeLimit}
 
 // serverPatience is how long a server that was killed may take to be back.
-const serverPatience = 2 * time.Minute
+const serverPatience = 5 * time.Minute
 
 // A round is one run from fresh pools to the verdict.
 type round struct {

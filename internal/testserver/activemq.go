@@ -138,7 +138,7 @@ func startActiveMQ(t testing.TB, addr, dir, classpath, main string, args ...stri
 	path, args := java(t, dir, classpath, append([]string{
 		"-Dactivemq.home=" + dir, "-Dactivemq.base=" + dir, "-Dactivemq.data=" + dir, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", main,
 	}, args...)...)
-	p := &Process{Addr: addr, path: path, patience: 90 * time.Second, args: args}
+	p := &Process{Addr: addr, path: path, patience: slowStart, args: args}
 	p.startWith(t)
 	return p
 }

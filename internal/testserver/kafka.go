@@ -107,7 +107,7 @@ func Kafka(t testing.TB, options ...KafkaOption) *Process {
 		t.Fatalf("formatting the storage of Kafka: %v\n%s", err, out)
 	}
 	_, args = java(t, dir, jars, log4j, "kafka.Kafka", file)
-	p := &Process{Addr: addr, path: path, args: args, patience: 90 * time.Second}
+	p := &Process{Addr: addr, path: path, args: args, patience: slowStart}
 	if !k.mute {
 		p.ready = func(string) error { return kafkaAnswers(internal) }
 	}

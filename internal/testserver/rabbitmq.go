@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // rabbitHomes are where Debian's package and FreeBSD's have the server. What is
@@ -43,7 +42,7 @@ func RabbitMQ(t testing.TB, config ...string) *Process {
 		}
 	}
 	port := func(addr string) string { _, p, _ := net.SplitHostPort(addr); return p }
-	p := &Process{Addr: addr, path: path, patience: 90 * time.Second, env: append(os.Environ(),
+	p := &Process{Addr: addr, path: path, patience: slowStart, env: append(os.Environ(),
 		"HOME="+dir, "ERL_CRASH_DUMP="+filepath.Join(dir, "erl_crash.dump"), "ERL_EPMD_ADDRESS=127.0.0.1", "ERL_EPMD_PORT="+port(epmd),
 		"RABBITMQ_NODENAME=cbsdmq"+port(addr)+"@localhost", "RABBITMQ_DIST_PORT="+port(dist),
 		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "mnesia"), "RABBITMQ_LOG_BASE="+filepath.Join(dir, "log"), "RABBITMQ_LOGS=-",

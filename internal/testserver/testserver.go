@@ -30,6 +30,10 @@ type Process struct {
 	out      bytes.Buffer
 }
 
+// slowStart is how long a server may take that needs a machine of its own for ten
+// seconds, on one that does much else.
+const slowStart = 4 * time.Minute
+
 // Require returns the path of a program, or skips the test: loudly, and on CI
 // (environment CI=true), where it must be there, by failing.
 func Require(t testing.TB, program, install string) string {
