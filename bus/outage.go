@@ -59,7 +59,7 @@ func (o *outage) failed(epoch int, err error, permanent bool) {
 	o.failures++
 	wait := o.ceiling
 	if !permanent {
-		wait = backoff(o.failures, o.ceiling, rand.Float64())
+		wait = backoff(o.failures, min(o.ceiling, often), rand.Float64())
 	}
 	now := time.Now()
 	o.next = now.Add(wait)

@@ -15,7 +15,7 @@ import (
 // Options of a Bus. The zero value is usable.
 type Options struct {
 	Log         *slog.Logger  // nil: no log
-	MaxWait     time.Duration // ceiling of the wait between two attempts to connect; 0 = 5 s
+	MaxWait     time.Duration // ceiling of the wait between two attempts to connect, which is never longer than 1.5 s where nobody answers; 0 = 5 s
 	DialTimeout time.Duration // of one attempt; 0 = 5 s
 	// KeepTrying takes a *Permanent for one more failed attempt, the next one
 	// after MaxWait. A client wants to know at once that its password is wrong;

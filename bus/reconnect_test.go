@@ -140,8 +140,8 @@ func TestRate(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		mu.Lock()
-		if n := len(dials); n < 450 || n > 900+10 {
-			t.Errorf("%d attempts in an hour, want one in 4 to 8 s", n)
+		if n := len(dials); n < 2400 || n > 4800+10 {
+			t.Errorf("%d attempts in an hour, want one in 0.75 to 1.5 s", n)
 		}
 		for i := range 3 {
 			if d := dials[i+1].Sub(dials[i]); d < 25*time.Millisecond<<i || d > 50*time.Millisecond<<i {
