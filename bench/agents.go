@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,14 +39,15 @@ type bench struct {
 
 // A service is a pool that is served, as its client sees it.
 type service struct {
-	pool  string
-	bus   *bus.Bus
-	tube  string
-	reply string
-	agent int // pid, 0 = this process
-	run   int // pid of the runner
-	log   string
-	undo  []func()
+	pool    string
+	bus     *bus.Bus
+	tube    string
+	reply   string
+	agent   int      // pid, 0 = this process
+	command []string // of the agent
+	run     int      // pid of the runner
+	log     string
+	undo    []func()
 }
 
 func (s *service) close() {
@@ -144,56 +144,6 @@ func (b *bench) memory(ctx context.Context, inFlight int) (_ *service, err error
 	return s, nil
 }
 
-// beanstalkd serves a pool by processes of their own; f is beanstalkd's flag
-// -f, "" for no binlog.
-func (b *bench) beanstalkd(f string) func(context.Context, int) (*service, error) {
-	return func(ctx context.Context, inFlight int) (*service, error) {
-		addr, err := freeAddr()
-		if err != nil {
-			return nil, err
-		}
-		_, port, _ := net.SplitHostPort(addr)
-		args := []string{"-l", "127.0.0.1", "-p", port}
-		if f != "" {
-			b.n++
-			dir := filepath.Join(b.dir, fmt.Sprintf("binlog%d", b.n))
-			if err := os.Mkdir(dir, 0o700); err != nil {
-				return nil, err
-			}
-			args = append(args, "-b", dir, "-f", f)
-		}
-		broker := exec.Command("beanstalkd", args...)
-		if err := broker.Start(); err != nil {
-			return nil, fmt.Errorf("starting beanstalkd (apt-get install beanstalkd): %w", err)
-		}
-		stop := func() { end(broker.Process.Pid); broker.Wait() }
-		if err := answers(ctx, addr); err != nil {
-			stop()
-			return nil, err
-		}
-		s, err := b.serve(ctx, inFlight, 1, map[string]any{"broker": "beanstalkd", "beanstalkd": map[string]any{"uri": addr}})
-		if err != nil {
-			stop()
-			return nil, err
-		}
-		s.undo = append([]func(){stop}, s.undo...)
-		return s, nil
-	}
-}
-
-// nats serves a pool whose agent runs the embedded broker.
-func (b *bench) nats(ctx context.Context, inFlight int) (*service, error) {
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	b.n++
-	dir := filepath.Join(b.dir, fmt.Sprintf("nats%d", b.n))
-	return b.serve(ctx, inFlight, 1, map[string]any{
-		"broker": "nats", "nats": map[string]any{"uri": "embedded", "embedded_dir": dir, "embedded_listen": addr},
-	})
-}
-
 // serve starts `cbsdmq agent` for n pools and waits until it answers. The
 // service is the first of them.
 func (b *bench) serve(ctx context.Context, inFlight, n int, with map[string]any) (_ *service, err error) {
@@ -203,6 +153,7 @@ func (b *bench) serve(ctx context.Context, inFlight, n int, with map[string]any)
 			s.close()
 		}
 	}()
+	b.n++
 	state := filepath.Join(b.dir, fmt.Sprintf("state%d", b.n))
 	s.log = state + ".log"
 	var configs []string
@@ -226,7 +177,8 @@ func (b *bench) serve(ctx context.Context, inFlight, n int, with map[string]any)
 		}
 		configs = append(configs, "--config", name)
 	}
-	cmd := exec.Command(b.binary, append([]string{"agent"}, configs...)...)
+	s.command = append([]string{b.binary, "agent"}, configs...)
+	cmd := exec.Command(s.command[0], s.command[1:]...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -284,28 +236,6 @@ func end(pid int) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-	}
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-func answers(ctx context.Context, addr string) error {
-	for {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			return c.Close()
-		}
-		if ctx.Err() != nil {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -3,6 +3,7 @@
 //
 //	go run ./bench            the table of the README, about two minutes
 //	go run ./bench -long      also memory over 200,000 jobs
+//	go run ./bench -broker rabbitmq,activemq     what is to be reached on each
 //
 // Client, broker, agent, runner and commands share the machine's cores. The
 // command is /bin/true in place of cbsd; the journal lies in -dir, which should
@@ -26,6 +27,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/cbsd/cbsdmq/internal/testserver"
 	"github.com/cbsd/cbsdmq/runner"
 )
 
@@ -40,6 +42,7 @@ func run() int {
 	flag.BoolVar(&o.verbose, "v", false, "print each repeat")
 	flag.StringVar(&o.only, "only", "", "measure only what has this `text` in its name, and print no table")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a profile of this process to `file`: with the in-memory bus, of the agent")
+	flag.StringVar(&o.brokers, "broker", "", "measure these `brokers`, separated by commas, and not the table of the README: "+testserver.BrokerNames())
 	runnerDir := flag.String("runner", "", "be the runner of this `directory` (used by bench itself)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -64,6 +67,7 @@ type options struct {
 	length        time.Duration
 	long, verbose bool
 	only, profile string
+	brokers       string
 	out           io.Writer
 }
 
@@ -95,18 +99,21 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 		return fmt.Errorf("building cbsdmq: %w\n%s", err, out)
 	}
 
+	if o.brokers != "" {
+		return b.brokers(ctx, o.brokers, w)
+	}
 	raw := &sample{name: "raw fork+exec+wait, 4 workers", measure: b.raw}
 	mem := &sample{name: "in-memory bus, 16 in flight", measure: b.rate(b.memory, 16, false)}
-	bean16 := &sample{name: "beanstalkd, 16 in flight", measure: b.rate(b.beanstalkd(""), 16, false)}
-	bean64 := &sample{name: "beanstalkd, 64 in flight", measure: b.rate(b.beanstalkd(""), 64, false)}
-	named := &sample{name: "beanstalkd, 16 in flight, a guest each", measure: b.rate(b.beanstalkd(""), 16, true)}
-	f50 := &sample{name: "beanstalkd -f50, 16 in flight", measure: b.rate(b.beanstalkd("50"), 16, false)}
-	nats := &sample{name: "embedded NATS, 16 in flight", measure: b.rate(b.nats, 16, false)}
+	bean16 := &sample{name: "beanstalkd, 16 in flight", measure: b.rate(b.on("beanstalkd-nobinlog"), 16, false)}
+	bean64 := &sample{name: "beanstalkd, 64 in flight", measure: b.rate(b.on("beanstalkd-nobinlog"), 64, false)}
+	named := &sample{name: "beanstalkd, 16 in flight, a guest each", measure: b.rate(b.on("beanstalkd-nobinlog"), 16, true)}
+	f50 := &sample{name: "beanstalkd -f50, 16 in flight", measure: b.rate(b.on("beanstalkd"), 16, false)}
+	nats := &sample{name: "embedded NATS, 16 in flight", measure: b.rate(b.on("embedded"), 16, false)}
 	own := &sample{name: "embedded NATS alone: put, get, ack, reply, with 2 synced writes", measure: b.natsAlone}
 	floor := &sample{name: "floor of the latency, s", measure: b.floor}
-	latency := &sample{name: "latency p50 with 1 in flight, s", measure: b.latency}
+	single := &sample{name: "latency p50 with 1 in flight, s", measure: latency(b.on("beanstalkd-nobinlog"))}
 	memNamed := &sample{name: "in-memory bus, 16 in flight, a guest each", measure: b.rate(b.memory, 16, true)}
-	all := []*sample{raw, mem, memNamed, bean16, bean64, named, f50, nats, own, floor, latency}
+	all := []*sample{raw, mem, memNamed, bean16, bean64, named, f50, nats, own, floor, single}
 	if o.only != "" {
 		all = slices.DeleteFunc(all, func(s *sample) bool { return !strings.Contains(s.name, o.only) })
 	}
@@ -153,14 +160,19 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 	row("in-memory bus, 16 in flight, share of raw", mem.median()/raw.median(), 0.65, 0.75, false)
 	row("beanstalkd -f50, share of the run without binlog", f50.median()/bean16.median(), 0.85, 0.95, false)
 	row("embedded NATS that syncs, share of the smaller of beanstalkd and NATS alone", nats.median()/min(bean16.median(), own.median()), 0.85, 0.95, false)
-	row("latency p50 with 1 in flight, multiple of the floor", latency.median()/floor.median(), 2.2, 1.8, true)
+	row("latency p50 with 1 in flight, multiple of the floor", single.median()/floor.median(), 2.2, 1.8, true)
 	row("a guest for each job, share of no guest", named.median()/bean16.median(), 0.9, 0.95, false)
 	mb, err := b.bigOutput(ctx)
 	if err != nil {
 		return fmt.Errorf("a job that prints 50 MB: %w", err)
 	}
 	row("agent and runner, MB more after a job that printed 50 MB", mb, 8, 8, true)
-	core, lines, err := b.idle(ctx)
+	v, err := b.openNamed("embedded")
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	core, lines, err := b.idle(ctx, v)
 	if err != nil {
 		return fmt.Errorf("idle agent: %w", err)
 	}
@@ -175,6 +187,6 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 	}
 	t.Flush()
 	fmt.Fprintf(w, "\nraw %.0f/s, beanstalkd %.0f/s and %.0f/s, memory %.0f/s, nats %.0f/s (alone %.0f/s), latency %.2f ms over a floor of %.2f ms\n",
-		raw.median(), bean16.median(), bean64.median(), mem.median(), nats.median(), own.median(), 1e3*latency.median(), 1e3*floor.median())
+		raw.median(), bean16.median(), bean64.median(), mem.median(), nats.median(), own.median(), 1e3*single.median(), 1e3*floor.median())
 	return nil
 }

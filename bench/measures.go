@@ -102,20 +102,22 @@ func (b bill) per(n int) string {
 }
 
 // latency is the median time in seconds of a job when it is the only one.
-func (b *bench) latency(ctx context.Context) (float64, error) {
-	s, err := b.beanstalkd("")(ctx, 1)
-	if err != nil {
-		return 0, err
+func latency(serve func(context.Context, int) (*service, error)) func(context.Context) (float64, error) {
+	return func(ctx context.Context) (float64, error) {
+		s, err := serve(ctx, 1)
+		if err != nil {
+			return 0, err
+		}
+		defer s.close()
+		if _, err := s.roundTrips(ctx, 1, jobs(50), false); err != nil {
+			return 0, err
+		}
+		took, err := s.roundTrips(ctx, 1, jobs(latencyJobs), false)
+		if err != nil {
+			return 0, err
+		}
+		return took[len(took)/2].Seconds(), nil
 	}
-	defer s.close()
-	if _, err := s.roundTrips(ctx, 1, jobs(50), false); err != nil {
-		return 0, err
-	}
-	took, err := s.roundTrips(ctx, 1, jobs(400), false)
-	if err != nil {
-		return 0, err
-	}
-	return took[len(took)/2].Seconds(), nil
 }
 
 // jobs is for roundTrips: as many as n.
@@ -182,64 +184,11 @@ func (s *service) roundTrips(ctx context.Context, inFlight int, more func(put in
 	}
 }
 
-// floor is what a job with no control plane at all would take: two messages
-// through the broker, two synced writes, one command.
-func (b *bench) floor(ctx context.Context) (float64, error) {
-	s, err := b.beanstalkd("")(ctx, 1)
-	if err != nil {
-		return 0, err
-	}
-	defer s.close()
-	tube := bus.Tube{Name: "floor"}
-	c, err := s.bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{tube}})
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	f, err := os.Create(filepath.Join(b.dir, "floor"))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	body := make([]byte, 300)
-	if _, err := f.Write(make([]byte, 1<<20)); err != nil {
-		return 0, err
-	}
-	var took []time.Duration
-	for i := range 400 {
-		begin := time.Now()
-		for range 2 {
-			if r := s.bus.Put(ctx, bus.Message{Tube: tube, Body: body}); r[0].Err != nil {
-				return 0, r[0].Err
-			}
-			ds, err := c.Receive(ctx, 1)
-			if err != nil {
-				return 0, err
-			}
-			if err := c.Ack(ctx, ds...); err != nil {
-				return 0, err
-			}
-			if _, err := f.WriteAt(body, int64(i%1000)*1000); err != nil {
-				return 0, err
-			}
-			if err := f.Sync(); err != nil {
-				return 0, err
-			}
-		}
-		if err := forkExec(); err != nil {
-			return 0, err
-		}
-		took = append(took, time.Since(begin))
-	}
-	slices.Sort(took)
-	return took[len(took)/2].Seconds(), nil
-}
-
 // natsAlone is how many messages a second go through the embedded broker there
 // and back with 16 in flight, while each batch is written and synced twice as
 // the journal does.
 func (b *bench) natsAlone(ctx context.Context) (float64, error) {
-	s, err := b.nats(ctx, 16)
+	s, err := b.on("embedded")(ctx, 16)
 	if err != nil {
 		return 0, err
 	}
@@ -331,7 +280,7 @@ func (s *service) footprint() (float64, error) {
 // bigOutput is by how much memory grows over a job that prints 50 MB. The
 // command is a script in place of /bin/true.
 func (b *bench) bigOutput(ctx context.Context) (float64, error) {
-	s, err := b.beanstalkd("")(ctx, 1)
+	s, err := b.on("beanstalkd-nobinlog")(ctx, 1)
 	if err != nil {
 		return 0, err
 	}
@@ -369,14 +318,8 @@ func (b *bench) bigOutput(ctx context.Context) (float64, error) {
 
 // idle is the share in percent of a core that an agent with ten pools takes
 // when nothing happens, and how many lines it logs meanwhile.
-func (b *bench) idle(ctx context.Context) (core float64, lines int, err error) {
-	addr, err := freeAddr()
-	if err != nil {
-		return 0, 0, err
-	}
-	s, err := b.serve(ctx, 1, 10, map[string]any{
-		"broker": "nats", "nats": map[string]any{"uri": "embedded", "embedded_dir": filepath.Join(b.dir, "idle"), "embedded_listen": addr},
-	})
+func (b *bench) idle(ctx context.Context, v *venue) (core float64, lines int, err error) {
+	s, err := b.serve(ctx, 1, 10, v.with())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -416,7 +359,7 @@ func cpuOf(pid int) (own, children time.Duration) {
 
 // growth is by how many MB agent and runner grow from 1,000 to 200,000 jobs.
 func (b *bench) growth(ctx context.Context) (float64, error) {
-	s, err := b.beanstalkd("")(ctx, 64)
+	s, err := b.on("beanstalkd-nobinlog")(ctx, 64)
 	if err != nil {
 		return 0, err
 	}
