@@ -152,9 +152,9 @@ func (c *conn) enough(v *kmsg.ApiVersionsResponse) error {
 	}
 	switch {
 	case !has:
-		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s has no share groups as of Kafka 4.2: upgrade it", c.addr)}
+		return &bus.Permanent{Err: fmt.Errorf("kafka at %s has no share groups as of Kafka 4.2: upgrade it", c.addr)}
 	case known && !on:
-		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s has its share groups switched off: `kafka-features.sh --bootstrap-server %s upgrade --feature share.version=1`", c.addr, c.addr)}
+		return &bus.Permanent{Err: fmt.Errorf("kafka at %s has its share groups switched off: `kafka-features.sh --bootstrap-server %s upgrade --feature share.version=1`", c.addr, c.addr)}
 	}
 	return nil
 }
@@ -263,7 +263,7 @@ func (l *link) explain(err error, c *conn) error {
 		}
 	}
 	if why := c.refusal(err, head); why != "" {
-		return &bus.Permanent{Err: fmt.Errorf("Kafka at %s: %s (%w)", c.addr, why, err)}
+		return &bus.Permanent{Err: fmt.Errorf("kafka at %s: %s (%w)", c.addr, why, err)}
 	}
 	switch {
 	case c.tls == nil && len(head) > 1 && (head[0] != 0 || head[1] != 0): // no size of an answer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -343,9 +344,7 @@ func (s *share) take(p *kmsg.ShareFetchResponseTopicPartition, begun time.Time) 
 	}
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
-	for o, w := range words {
-		s.acks[o] = w
-	}
+	maps.Copy(s.acks, words)
 	for _, o := range over {
 		s.acks[o], s.done = ackAccept, true
 	}
