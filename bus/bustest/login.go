@@ -33,7 +33,11 @@ func Logins(t *testing.T, open func(testing.TB, bus.Config) bus.Driver) Login {
 			conn, err := d.Dial(ctx)
 			if err == nil {
 				defer conn.Close()
-				err = conn.Put(ctx, bus.Message{Tube: bus.Tube{Name: "q"}, Body: []byte("x")})[0].Err
+				to := bus.Tube{Name: "q"}
+				if d.Caps().Brokerless { // nobody is there to take a job
+					to.Kind = bus.Mailbox
+				}
+				err = conn.Put(ctx, bus.Message{Tube: to, Body: []byte("x")})[0].Err
 			}
 			Permanent(t, err, want...)
 			said := d.Addr()
