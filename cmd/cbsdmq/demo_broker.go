@@ -27,6 +27,7 @@ var demoServers = map[string]struct{ uri, start string }{
 	"beanstalkd": {"127.0.0.1:11300", "beanstalkd -l 127.0.0.1"},
 	"nats":       {"", "nats-server -js; without --uri the demo brings one"},
 	"rabbitmq":   {"127.0.0.1:5672", "rabbitmq-server; with a login: --uri amqp://USER:PASSWORD@HOST"},
+	"kafka":      {"127.0.0.1:9092", "bin/kafka-server-start.sh dist/sample/kafka.properties, formatted as the README says; with a login: --uri kafka://USER:PASSWORD@HOST"},
 	"activemq":   {"127.0.0.1:5672", "bin/activemq console xbean:file:dist/sample/activemq.xml; with a login: --uri amqp://USER:PASSWORD@HOST"},
 }
 
