@@ -1,21 +1,24 @@
 // Package brokers is what the suite of package bustest saw of each broker: which
 // promises of the contract it keeps, and how. Nothing in it is written by hand:
-// the suite writes a file for each broker into the directory that Variable names,
-// and `go run ./internal/brokertable -write DIR` makes brokers.json and
-// docs/BROKERS.md of them.
+// the suite and the bench write files for each broker into the directory that
+// Variable names, and `go run ./internal/brokertable -write DIR` makes brokers.json
+// and docs/BROKERS.md of them.
 package brokers
 
 import (
 	"cmp"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 )
 
-// Variable of the environment names the directory that the suite writes to.
+// Variable of the environment names the directory that they write to.
 const Variable = "CBSDMQ_BROKERS"
 
 // A Table has what was seen, broker by broker.
@@ -28,6 +31,8 @@ type Table struct {
 type Promise struct {
 	Name string `json:"name"`
 	Text string `json:"text"`
+
+	Brokerless bool `json:"brokerless,omitempty"` // it is only asked for where there is no server
 }
 
 // A Broker is what was seen of one.
@@ -99,19 +104,21 @@ func (t Table) Names() []string {
 // Read puts the files of a directory together. Brokers come in the order of
 // names, and others behind them.
 func Read(dir string, names []string) (Table, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	files, err := filepath.Glob(filepath.Join(dir, "*"+seen))
 	if err != nil {
 		return Table{}, err
 	}
 	var all Table
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
+		var t Table
+		if err := read(file, &t); err != nil {
 			return Table{}, err
 		}
-		var t Table
-		if err := json.Unmarshal(text, &t); err != nil {
-			return Table{}, fmt.Errorf("%s: %w", file, err)
+		for i, b := range t.Brokers {
+			err := read(filepath.Join(dir, b.Name+measured), &t.Brokers[i].Figures)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return Table{}, err
+			}
 		}
 		all.Brokers = append(all.Brokers, t.Brokers...)
 		all.add(t.Promises)
@@ -141,13 +148,68 @@ func (t *Table) add(more []Promise) {
 	}
 }
 
+// Names of the files in the directory, behind the name of the broker.
+const (
+	seen     = ".seen.json"
+	measured = ".measured.json"
+)
+
+// Record writes what the suite saw of the one broker of t, over what was seen of
+// it before.
+func (t Table) Record(dir string) error {
+	var before Table
+	file := filepath.Join(dir, t.Brokers[0].Name+seen)
+	if err := read(file, &before); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return t.Write(file)
+		}
+		return err
+	}
+	b := t.Brokers[0]
+	b.Answers = maps.Clone(before.Brokers[0].Answers)
+	maps.Copy(b.Answers, t.Brokers[0].Answers)
+	if _, ok := t.Brokers[0].Answers[Login]; !ok {
+		b.Logins = before.Brokers[0].Logins
+	}
+	before.add(t.Promises)
+	return Table{Promises: before.Promises, Brokers: []Broker{b}}.Write(file)
+}
+
+// Unseen are the promises that a broker was not asked for, although others were.
+func (t Table) Unseen(b Broker) (names []string) {
+	for _, p := range t.Promises {
+		if _, ok := b.Answers[p.Name]; !ok && !p.Brokerless {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// Record writes what was measured of a broker.
+func (f Figures) Record(dir, broker string) error {
+	return write(filepath.Join(dir, broker+measured), f)
+}
+
 // Write writes a table to a file.
-func (t Table) Write(file string) error {
-	text, err := json.MarshalIndent(t, "", "  ")
+func (t Table) Write(file string) error { return write(file, t) }
+
+func write(file string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(file, append(text, '\n'), 0o644)
+}
+
+func read(file string, v any) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
 }
 
 // Differences are the promises for which two tables have different answers, and

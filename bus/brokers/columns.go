@@ -22,7 +22,7 @@ func (b Broker) Row() []string {
 	kept, of := b.Count()
 	row := []string{
 		b.Name, b.Kind, b.Server, fmt.Sprintf("%d of %d", kept, of),
-		string(b.Answers[Durability].Kept), string(b.Answers[Order].Kept), bytes(b.MaxBody), string(b.Answers[Priority].Kept),
+		string(b.Answers[Durability].Kept), string(b.Answers[Order].Kept), size(b.MaxBody), string(b.Answers[Priority].Kept),
 		"", "", strings.Join(b.Logins, ", "),
 	}
 	if f := b.Figures; f != nil {
@@ -44,8 +44,8 @@ func (b Broker) Count() (kept, of int) {
 	return kept, of + len(b.Answers)
 }
 
-// bytes shows a size, to the byte where it is no round one.
-func bytes(n int) string {
+// size shows a size, to the byte where it is no round one.
+func size(n int) string {
 	switch {
 	case n == 0:
 		return ""

@@ -79,13 +79,13 @@ func Run(t *testing.T, start func(*testing.T) Server) {
 		runAll(t, &r, s.keeping(), ofContract)
 	})
 	t.Run("Faults", func(t *testing.T) {
-		if r.broker.Answers == nil { // -run names faults only
-			r.unseen, r.broker.Answers = true, map[string]brokers.Answer{}
-		}
+		r.ran = r.broker.Answers != nil // and not only faults
 		var s Server
 		for _, c := range ofFaults {
 			if s.Driver == nil {
-				s = start(t).keeping()
+				s = start(t)
+				r.begin(t, s)
+				s = s.keeping()
 			}
 			if !r.run(t, c, s) {
 				s = Server{} // what is left of it is not for the next one

@@ -2,8 +2,8 @@ package bustest
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/cbsd/cbsdmq/bus/brokers"
@@ -21,7 +21,7 @@ type record struct {
 	table  brokers.Table // of one broker
 	broker brokers.Broker
 	how    map[string]string // Server.How
-	unseen bool              // not every test has run
+	ran    bool              // all groups of tests
 }
 
 // answer is written by a test that says why it skips itself.
@@ -47,10 +47,11 @@ func (r *record) run(t *testing.T, c test, s Server) bool {
 	if how := r.how[c.name]; how != "" && a.Kept == brokers.Yes {
 		a.How = how
 	}
-	r.unseen = r.unseen || !a.ran
-	r.table.Promises = append(r.table.Promises, brokers.Promise{Name: c.name, Text: c.says})
-	r.broker.Answers[c.name] = a.Answer
-	r.broker.Logins = append(r.broker.Logins, a.logins...)
+	r.table.Promises = append(r.table.Promises, brokers.Promise{Name: c.name, Text: c.says, Brokerless: s.queues == nil && s.Driver.Caps().Brokerless})
+	if a.ran {
+		r.broker.Answers[c.name] = a.Answer
+		r.broker.Logins = append(r.broker.Logins, a.logins...)
+	}
 	return ok
 }
 
@@ -60,6 +61,9 @@ var process = regexp.MustCompile(`pid [0-9]+, `)
 // begin notes what broker the suite runs against.
 func (r *record) begin(t *testing.T, s Server) {
 	t.Helper()
+	if r.broker.Answers != nil {
+		return
+	}
 	info, err := dial(t, s.Driver).Inspect(within(t, limit), queue(t))
 	if err != nil {
 		t.Fatalf("inspecting: %v", err)
@@ -71,20 +75,22 @@ func (r *record) begin(t *testing.T, s Server) {
 	}
 }
 
-// write writes what was seen to the directory that brokers.Variable names, where
-// all of the suite has run.
+// write writes what was seen to the directory that brokers.Variable names. What was
+// seen before is kept where -run left a test out now.
 func (r *record) write(t *testing.T) {
-	for name := range r.how {
-		if _, ok := r.broker.Answers[name]; !ok && !r.unseen && !t.Failed() {
-			t.Errorf("How explains %s, which is no test of the suite", name)
+	if r.ran && !t.Failed() {
+		for name := range r.how {
+			if !slices.ContainsFunc(r.table.Promises, func(p brokers.Promise) bool { return p.Name == name }) {
+				t.Errorf("How explains %s, which is no test of the suite", name)
+			}
 		}
 	}
 	dir := os.Getenv(brokers.Variable)
-	if dir == "" || r.broker.Name == "" || r.unseen || testing.Short() {
+	if dir == "" || r.broker.Name == "" || testing.Short() {
 		return
 	}
 	r.table.Brokers = []brokers.Broker{r.broker}
-	if err := r.table.Write(filepath.Join(dir, r.broker.Name+".json")); err != nil {
+	if err := r.table.Record(dir); err != nil {
 		t.Errorf("writing what was seen: %v", err)
 	}
 }

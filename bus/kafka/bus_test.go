@@ -20,6 +20,7 @@ func TestBus(t *testing.T) {
 	bustest.Run(t, func(t *testing.T) bustest.Server {
 		p := testserver.Kafka(t)
 		return bustest.Server{
+			Name:    "kafka",
 			Driver:  driver(t, bus.Config{URI: p.Addr}),
 			Kill:    p.Kill,
 			Start:   p.Start,
@@ -28,6 +29,8 @@ func TestBus(t *testing.T) {
 			Addr:    p.Addr,
 			At:      func(addr string) bus.Driver { return through(driver(t, bus.Config{URI: addr}), p.Addr, addr) },
 			Tubes:   func(t testing.TB) int { return tubes(t, p.Addr) },
+			Logins:  logins,
+			Open:    driver,
 			Library: library,
 		}
 	})

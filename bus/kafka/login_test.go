@@ -12,8 +12,12 @@ import (
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
-// What trying again does not mend is said at once, in plain words.
-func TestLogin(t *testing.T) {
+func logins(t *testing.T, login bustest.Login) {
+	passwords(t, login)
+	certificates(t, login)
+}
+
+func passwords(t *testing.T, login bustest.Login) {
 	at := testserver.Kafka(t,
 		testserver.KafkaProtocol("SASL_PLAINTEXT"),
 		testserver.KafkaUser("SCRAM-SHA-512", "alice", "s3cret"),
@@ -24,7 +28,6 @@ func TestLogin(t *testing.T) {
 			"listener.name.client.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;",
 			`listener.name.client.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_simple="s3cret";`,
 		)).Addr
-	login := bustest.Logins(t, driver)
 	login("password", bus.Config{URI: at, User: "alice", Password: "s3cret"})
 	login("password in the address", bus.Config{URI: "kafka://alice:s3cret@" + at})
 	login("an older way", bus.Config{URI: at, User: "old", Password: "s3cret", SASL: "scram-sha-256"})
@@ -55,7 +58,7 @@ func dialled(t *testing.T, cfg bus.Config) error {
 	return err
 }
 
-func TestTLS(t *testing.T) {
+func certificates(t *testing.T, login bustest.Login) {
 	soon := time.Now().Add(time.Hour)
 	ca, stranger := testserver.NewAuthority(t, "our authority"), testserver.NewAuthority(t, "a stranger")
 	cert, key := ca.Host(t, "good", soon, "127.0.0.1")
@@ -83,8 +86,7 @@ func TestTLS(t *testing.T) {
 		change(&c)
 		return c
 	}
-	login := bustest.Logins(t, driver)
-	login("certificate", ours)
+	login("client certificate", ours)
 	login("unknown authority", with(func(c *bus.Config) { c.CA = "" }), at, "key ca", `"our authority"`)
 	login("another authority", with(func(c *bus.Config) { c.CA = stranger.File }), "key ca", `"our authority"`)
 	login("another host", with(func(c *bus.Config) { c.URI = strings.Replace(at, "127.0.0.1", "localhost", 1) }), "for 127.0.0.1, not for localhost")

@@ -1,11 +1,9 @@
 package nats_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,16 +11,17 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/bustest"
 )
 
-// TestCreds logs in with a .creds file at a server that trusts an operator.
-func TestCreds(t *testing.T) {
+// credentials logs in with a .creds file at a server that trusts an operator.
+func credentials(t *testing.T, login bustest.Login, start func(testing.TB, ...string) string) {
 	operator, system, account := newKey(t, nkeys.CreateOperator), newKey(t, nkeys.CreateAccount), newKey(t, nkeys.CreateAccount)
 	o := jwt.NewOperatorClaims(operator.public)
 	o.SystemAccount = system.public
 	a := jwt.NewAccountClaims(account.public)
 	a.Limits.JetStreamLimits = jwt.JetStreamLimits{DiskStorage: -1, MemoryStorage: -1, Streams: -1, Consumer: -1}
-	addr := inProcess(t,
+	addr := start(t,
 		"operator: "+encode(t, o, operator),
 		"system_account: "+system.public,
 		"resolver: MEMORY",
@@ -43,31 +42,9 @@ func TestCreds(t *testing.T) {
 		}
 		return file
 	}
-	for _, c := range []struct {
-		name, file string
-		want       string // in the error, which is permanent; "" = it works
-	}{
-		{"good", creds("good", time.Now().Add(time.Hour), account), ""},
-		{"strange", creds("strange", time.Now().Add(time.Hour), newKey(t, nkeys.CreateAccount)), "refuses the credentials in"},
-		{"expired", creds("expired", time.Now().Add(-time.Hour), account), "the credentials in"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			conn, err := driver(t, bus.Config{URI: addr, Creds: c.file}).Dial(t.Context())
-			if err == nil {
-				defer conn.Close()
-				err = conn.Put(t.Context(), bus.Message{Tube: bus.Tube{Name: "q"}})[0].Err
-			}
-			if c.want == "" {
-				if err != nil {
-					t.Errorf("does not work: %v", err)
-				}
-				return
-			}
-			if _, ok := errors.AsType[*bus.Permanent](err); !ok || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("%v: want a *bus.Permanent that says %q", err, c.want)
-			}
-		})
-	}
+	login("credentials", bus.Config{URI: addr, Creds: creds("good", time.Now().Add(time.Hour), account)})
+	login("strange credentials", bus.Config{URI: addr, Creds: creds("strange", time.Now().Add(time.Hour), newKey(t, nkeys.CreateAccount))}, "refuses the credentials in")
+	login("expired credentials", bus.Config{URI: addr, Creds: creds("expired", time.Now().Add(-time.Hour), account)}, "the credentials in")
 }
 
 type key struct {

@@ -90,6 +90,7 @@ func logins(t *testing.T, login bustest.Login, start func(testing.TB, ...string)
 	login("strange client certificate", bus.Config{URI: mutual, CA: ca.File, Cert: theirCert, Key: theirKey}, "does not accept our certificate")
 	login("list with one good", bus.Config{URI: plain + "," + token, Token: "s3cret"})
 	login("list with none", bus.Config{URI: plain + "," + token, Token: "wr0ng"}, plain, token)
+	credentials(t, login, start)
 	bustest.OneDown(t, open, bus.Config{URI: plain, User: "alice", Password: bustest.WrongSecret})
 }
 
