@@ -300,6 +300,7 @@ func (r *fakeRunner) Kill(ctx context.Context, key runner.Key, sig syscall.Signa
 		time.Sleep(50 * time.Millisecond) // the answer comes behind the event
 		return errors.New("nothing of it is left")
 	}
+	run.event.Signalled = true
 	switch r.m.onTerm {
 	case "goes on":
 		r.m.exit(run, 0, 0, time.Now())

@@ -40,7 +40,7 @@ const tailSize = 4 << 10
 func (l *loop) conclude(j *job, e runner.Event) {
 	failpoint.Hit(failpoint.Exited)
 	j.phase = concluding
-	s, why, told, late := l.s, j.why, j.told, !e.At.Before(j.termAt)
+	s, why, signalled := l.s, j.why, e.Signalled && !e.At.Before(j.termAt)
 	if limit := s.cfg.TimeLimit; why == "" && limit > 0 && e.At.Sub(j.row.Begun) > limit &&
 		(e.Signal == syscall.SIGTERM || e.Signal == syscall.SIGKILL) {
 		why = cbsdmq.Timeout // an agent before this one sent it, and could not say so any more
@@ -52,7 +52,7 @@ func (l *loop) conclude(j *job, e runner.Event) {
 			end = s.poisoned(&row, e)
 		} else if err := s.guard(func() error {
 			failpoint.Hit(failpoint.Judging)
-			end = s.result(&row, plan, before, e, why, late && told.wait())
+			end = s.result(&row, plan, before, e, why, signalled)
 			return nil
 		}); err != nil {
 			s.log.Error("handling the end of a job failed", "job", j.printedID(s.cfg.Pool), "err", err)

@@ -94,45 +94,16 @@ func (l *loop) terminate(j *job, why cbsdmq.State) {
 	l.signal(j, syscall.SIGTERM)
 }
 
-// told is whether a signal reached the command: the runner says so, within a
-// tick.
-type told struct {
-	done    chan struct{}
-	arrived bool // when done is closed
-}
-
-// toldBefore is about a signal that an agent before this one sent, most likely.
-func toldBefore() *told {
-	t := &told{done: make(chan struct{}), arrived: true}
-	close(t.done)
-	return t
-}
-
-// wait returns whether it did.
-func (t *told) wait() bool {
-	if t == nil {
-		return false
-	}
-	<-t.done
-	return t.arrived
-}
-
 func (l *loop) signal(j *job, sig syscall.Signal) {
 	r, key, s, name := l.s.runner.get(), j.key, l.s, j.printedID(l.s.cfg.Pool)
 	if r == nil {
 		j.termAt = time.Time{} // when there is a runner again
 		return
 	}
-	word := &told{done: make(chan struct{})}
-	if sig == syscall.SIGTERM {
-		j.told = word
-	}
 	go func() {
 		ctx, cancel := context.WithTimeout(s.life, tick)
 		defer cancel()
 		err := r.Kill(ctx, key, sig)
-		word.arrived = err == nil || ctx.Err() != nil // it may have
-		close(word.done)
 		if err != nil {
 			s.log.Info("could not signal a command", "job", name, "signal", sig.String(), "err", err)
 			s.post(s.life, func(*loop) {

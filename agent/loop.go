@@ -49,7 +49,6 @@ type job struct {
 	termAt    time.Time // when SIGTERM was sent
 	killAt    time.Time // when SIGKILL is due
 	why       cbsdmq.State
-	told      *told // of SIGTERM, nil where none was sent
 	streaming *streamer
 }
 

@@ -78,7 +78,7 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 		j.slot = true
 		l.free[j.plan.Class]--
 		if row.Flags&journal.Cancelled != 0 {
-			j.why, j.told = cbsdmq.Cancelled, toldBefore()
+			j.why = cbsdmq.Cancelled
 		}
 		_ = json.Unmarshal(row.Before, &j.before) // none for a read
 		s.running.Add(1)
@@ -332,7 +332,7 @@ func (s *Server) watchLost(j *job, e runner.Event) {
 				l.s.running.Add(-1)
 				l.s.live.gone(j)
 				l.ackRun(e.Key)
-				j.why, j.told, j.termAt, j.killAt = "", nil, time.Time{}, time.Time{}
+				j.why, j.termAt, j.killAt = "", time.Time{}, time.Time{}
 				j.row.Flags |= journal.Again
 				l.begin(j)
 				return

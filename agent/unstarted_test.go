@@ -169,3 +169,21 @@ func TestCancelWhileStartIsRefused(t *testing.T) {
 		t.Errorf("begun: %q", begun)
 	}
 }
+
+// A cancel comes for a command that has ended, as the agent does not know yet,
+// which is killed then. The next one does not say that the command was cancelled
+// while it ran.
+func TestCancelAfterTheEnd(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	b.machine.mute()
+	b.finish(id, 3, "")
+	if err := s.cancel(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	b.stop()
+	b.start()
+	b.want(id, cbsdmq.Failed, 3)
+}

@@ -42,6 +42,7 @@ func genEvent(t *rapid.T) Event {
 		Status:    rapid.IntRange(0, 255).Draw(t, "status"),
 		Signal:    syscall.Signal(rapid.IntRange(0, 64).Draw(t, "signal")),
 		Errno:     syscall.Errno(rapid.IntRange(0, 200).Draw(t, "errno")),
+		Signalled: rapid.Bool().Draw(t, "signalled"),
 		Temporary: rapid.Bool().Draw(t, "temporary"),
 		Out:       genFile(t),
 		Err:       genFile(t),
@@ -236,6 +237,7 @@ func TestRecords(t *testing.T) {
 		// What each kind of event does not tell.
 		w := want.ev
 		w.Out.Path, w.Err.Path, w.Temporary = got.ev.Out.Path, got.ev.Err.Path, false
+		w.Signalled = w.Kind == Exited // it may have been
 		if w.Kind == Orphan {
 			w.Kind = Started
 		}
@@ -335,7 +337,7 @@ func TestCompact(t *testing.T) {
 	for _, next := range []*server{open(), open()} {
 		less := func(a, b Event) bool { return b.After(a.Key) }
 		// Of a run that was too short to be introduced the pid is not logged.
-		diff := cmp.Diff(want, kept(next), cmpopts.SortSlices(less), cmpopts.IgnoreFields(Event{}, "PID", "Start"),
+		diff := cmp.Diff(want, kept(next), cmpopts.SortSlices(less), cmpopts.IgnoreFields(Event{}, "Signalled", "PID", "Start"),
 			cmpopts.EquateApproxTime(0))
 		if diff != "" {
 			t.Errorf("runs (-want +got):\n%s", diff)

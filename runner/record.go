@@ -218,6 +218,7 @@ func (rec *record) apply(r *run) {
 		e.Kind, e.PID, e.Start = Started, int(n[1]), ProcStart(n[2])
 	case recExit:
 		e.Kind, e.Status, e.Signal = Exited, int(n[1]), syscall.Signal(n[2])
+		e.Signalled = true // it may have been: the log does not say
 		e.Out.Size, e.Out.Dropped, e.Err.Size, e.Err.Dropped = n[3], n[4], n[5], n[6]
 	case recFail:
 		e.Kind, e.Errno, e.Reason = Failed, syscall.Errno(n[1]), rec.text

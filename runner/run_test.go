@@ -30,7 +30,7 @@ func TestRun(t *testing.T) {
 		Key: st.Key, Kind: Exited, Job: st.Job, PID: started.PID, Start: started.Start, Status: 3,
 		Out: File{Size: 4}, Err: File{Size: 4},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Event{}, "At"), cmpopts.IgnoreFields(File{}, "Path")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Event{}, "Signalled", "At"), cmpopts.IgnoreFields(File{}, "Path")); diff != "" {
 		t.Errorf("exited (-want +got):\n%s", diff)
 	}
 	if out, err := content(t, got.Out), content(t, got.Err); out != "out\n" || err != "err\n" {

@@ -354,11 +354,12 @@ func (s *server) signal(k Key, sig syscall.Signal) error {
 	}
 	e := &r.ev
 	if e.PID == 0 && e.Kind == Accepted {
-		r.kill = sig
+		r.kill, e.Signalled = sig, true
 		return nil
 	}
 	switch e.Kind {
 	case Accepted, Started: // not reaped before the lock is released, so the pid is its own
+		e.Signalled = true
 	case Orphan:
 		alive, err := proc.Alive(e.PID, e.Start)
 		if err != nil {

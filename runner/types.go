@@ -110,6 +110,7 @@ type Event struct {
 	Status    int            // Exited: exit code; 0 where a signal ended it
 	Signal    syscall.Signal // Exited: what ended it, or 0
 	Errno     syscall.Errno  // Failed: of fork, chdir or execve
+	Signalled bool           // Exited: a signal of Client.Kill had reached it, or may have, before its end was seen
 	Temporary bool           // Refused: the cause may pass
 	Out, Err  File
 	Reason    string

@@ -31,6 +31,12 @@ const (
 	frameFiles    = 'o' // runner: request, two files
 )
 
+// The flags of an event.
+const (
+	flagTemporary = 1 << iota
+	flagSignalled
+)
+
 // maxFrame bounds a frame: far above the largest command line that execve
 // takes, far below what would hurt.
 const maxFrame = 16 << 20
@@ -116,11 +122,14 @@ func appendEvent(b []byte, e *Event) []byte {
 	b = binary.AppendVarint(b, int64(e.Status))
 	b = binary.AppendVarint(b, int64(e.Signal))
 	b = binary.AppendUvarint(b, uint64(e.Errno))
-	var temporary byte
+	var flags byte
 	if e.Temporary {
-		temporary = 1
+		flags |= flagTemporary
 	}
-	b = append(b, temporary)
+	if e.Signalled {
+		flags |= flagSignalled
+	}
+	b = append(b, flags)
 	b = appendFile(b, e.Out)
 	b = appendFile(b, e.Err)
 	b = appendString(b, e.Reason)
@@ -234,11 +243,14 @@ func (d *decoder) file() File {
 }
 
 func (d *decoder) event() Event {
-	return Event{
+	e := Event{
 		Key: d.key(), Kind: Kind(d.byte()), Job: d.string(), PID: int(d.int()), Start: ProcStart(d.int()),
 		Status: int(d.int()), Signal: syscall.Signal(d.int()), Errno: syscall.Errno(d.uint()),
-		Temporary: d.byte() != 0, Out: d.file(), Err: d.file(), Reason: d.string(), At: d.time(),
 	}
+	flags := d.byte()
+	e.Temporary, e.Signalled = flags&flagTemporary != 0, flags&flagSignalled != 0
+	e.Out, e.Err, e.Reason, e.At = d.file(), d.file(), d.string(), d.time()
+	return e
 }
 
 func (d *decoder) events() []Event {

@@ -120,6 +120,7 @@ func (c *runnerConn) Kill(_ context.Context, key runner.Key, sig syscall.Signal)
 		return errors.New("nothing of it is left")
 	}
 	p := r.proc
+	r.event.Signalled = true
 	switch {
 	case sig == syscall.SIGKILL, p.obeys == "":
 		c.m.exit(p, 0, sig)
