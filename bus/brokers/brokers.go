@@ -135,7 +135,7 @@ func Read(dir string, names []string) (Table, error) {
 	return all, nil
 }
 
-// add adds promises that are not there yet, each behind the one that it follows.
+// add takes promises as they are now; new ones come behind those that they follow.
 func (t *Table) add(more []Promise) {
 	at := 0
 	for _, p := range more {
@@ -144,6 +144,7 @@ func (t *Table) add(more []Promise) {
 			i = at
 			t.Promises = slices.Insert(t.Promises, i, p)
 		}
+		t.Promises[i] = p
 		at = i + 1
 	}
 }
