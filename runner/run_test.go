@@ -247,8 +247,8 @@ func TestKill(t *testing.T) {
 	if err := kill(st.Key, syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
-	if e := a.until(st.Key, Exited); e.Signal != syscall.SIGTERM || e.Status != 0 {
-		t.Errorf("exited with status %d, signal %v", e.Status, e.Signal)
+	if e := a.until(st.Key, Exited); e.Signal != syscall.SIGTERM || e.Status != 0 || !e.Signalled {
+		t.Errorf("exited with status %d, signal %v, signalled %v", e.Status, e.Signal, e.Signalled)
 	}
 	eventually(t, "the sleep of its group is gone", func() bool { return !lives(t, st.Job) })
 	if err := kill(st.Key, syscall.SIGKILL); err == nil || !strings.Contains(err.Error(), "nothing of it is left") {
@@ -269,7 +269,9 @@ func TestKillRestOfGroup(t *testing.T) {
 	st := s.shell("p1", 1, `setsid sleep 1000 & echo $! >free; sleep 1000 & exit 0`)
 	st.Dir = dir
 	a.run(st)
-	a.until(st.Key, Exited)
+	if e := a.until(st.Key, Exited); e.Signalled {
+		t.Error("it ended by itself, and is said to have been signalled")
+	}
 	eventually(t, "both sleeps run", func() bool {
 		var n int
 		for _, p := range jobProcesses(t, st.Job) {
