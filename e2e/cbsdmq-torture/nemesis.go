@@ -29,7 +29,11 @@ func (w *world) torment(ctx context.Context, r *rand.Rand, deeds []deed, calm [2
 		for _, d := range deeds {
 			if n -= d.weight; n < 0 {
 				w.note("%s: %s", w.broker.Name, d.name)
+				begun := time.Now()
 				d.do(w, ctx, r)
+				if w.broker.Reorders { // any deed may cost a connection
+					w.happens(judge.Event{Kind: judge.Reordered, From: begun, At: time.Now()})
+				}
 				break
 			}
 		}

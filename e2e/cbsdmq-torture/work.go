@@ -49,7 +49,7 @@ func (l *workload) next() (client.Job, judge.Job) {
 		set(pick(guests.fails))
 	case n < 55:
 		set(pick(guests.lies))
-		know.Ends = []cbsdmq.State{cbsdmq.Failed, cbsdmq.Cancelled, cbsdmq.Unknown}
+		know.Ends = []cbsdmq.State{cbsdmq.Failed, cbsdmq.Cancelled, cbsdmq.Unknown, cbsdmq.Timeout} // where nobody saw its end
 	case n < 59:
 		set(pick(guests.slow))
 	case n < 61:

@@ -174,7 +174,7 @@ func order(t *trial, c *Check) {
 			if before != nil && !before.settled().After(f.first()) {
 				c.Looked++
 				if f.acts[0].Begin.Before(before.acts[0].Begin) {
-					if t.happened(BrokerForgot, before) || t.happened(Rollback, before) {
+					if t.happened(BrokerForgot, before) || t.happened(Rollback, before) || t.happened(Reordered, before) {
 						c.Excused++
 					} else {
 						c.broken(f.ID, append(t.evidence(before), t.evidence(f)...), "it began before %s, which was submitted before it, on %s", before.ID, guest)

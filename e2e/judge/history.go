@@ -124,6 +124,7 @@ const (
 	DiskFull      = "disk full"      // of the journal: output may not be kept
 	BrokerForgot  = "broker forgot"  // it lost what it had confirmed, as it may
 	RepliesForgot = "replies forgot" // those that nobody had read
+	Reordered     = "reordered"      // what the broker had handed out came back late
 	Rollback      = "rollback"       // the journal went back in time
 	ClockSet      = "clock set"      // that of the agent's host; the times in Event and all others are of another
 )

@@ -300,6 +300,11 @@ func TestExcused(t *testing.T) {
 			h.Replies[0].Follower = "late"
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.5)})
 		},
+		"a job came back late": func(h *History) {
+			h.act("a").Begin, h.act("a").End = at(5.1), at(5.9)
+			h.reply("a").At = at(6)
+			h.Events = append(h.Events, Event{Kind: Reordered, Pool: "pool1", At: at(1.6)})
+		},
 		"a reply was forgotten": func(h *History) {
 			h.reply("a").Address = ""
 			h.Replies[0].Follower = "late"
