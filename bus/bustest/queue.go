@@ -255,8 +255,11 @@ func testManyTubes(t *testing.T, s Server) {
 	const tubes, each = 32, 8
 	c := dial(t, s.Driver)
 	var wg sync.WaitGroup
+	var consumers [tubes]bus.Consumer
 	for i := range tubes {
-		n := consume(t, c, queue(t, i))
+		consumers[i] = consume(t, c, queue(t, i))
+	}
+	for i, n := range consumers { // when all are there: some brokers take a while
 		wg.Go(func() {
 			ctx := within(t, limit)
 			for got := 0; got < each; {
