@@ -84,7 +84,7 @@ func Kafka(t testing.TB, options ...KafkaOption) *Process {
 		"listener.security.protocol.map=CLIENT:" + k.protocol + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT" + k.protocols,
 		"inter.broker.listener.name=INTERNAL",
 		"controller.quorum.bootstrap.servers=" + controller,
-		"broker.session.timeout.ms=3000", // one that was killed cannot come back before
+		"broker.session.timeout.ms=5000", // one that was killed cannot come back before; on a busy machine one that lives is taken for dead
 		"broker.heartbeat.interval.ms=500",
 		"log.segment.delete.delay.ms=1000",
 		"log.index.size.max.bytes=1048576",
