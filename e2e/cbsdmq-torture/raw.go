@@ -184,8 +184,10 @@ func (r *raw) modern(rnd *rand.Rand) {
 	}
 	send := func(j client.Job, job *judge.Job, n uint64, done func(bool)) {
 		box := r.mailbox(n)
+		key := box.Name + " " + job.ID
 		mu.Lock()
-		open[box.Name+" "+job.ID] = true
+		before := open[key]
+		open[key] = true
 		mu.Unlock()
 		text, err := body(j, n, &cbsdmq.Meta{
 			V: cbsdmq.MetaVersion, ID: j.ID, Pool: r.p.name, Sender: r.l.sender, Stream: job.Stream, InOrder: j.InOrder, Words: j.Words,
@@ -196,9 +198,9 @@ func (r *raw) modern(rnd *rand.Rand) {
 		}
 		err = r.put(text).Err
 		done(err == nil)
-		if err != nil {
+		if err != nil && !before { // else it was confirmed before
 			mu.Lock()
-			delete(open, box.Name+" "+job.ID)
+			delete(open, key)
 			mu.Unlock()
 		}
 	}
