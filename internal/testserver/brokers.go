@@ -88,7 +88,7 @@ var Brokers = []Broker{
 		Start: one(func(t testing.TB) *Process { return RabbitMQ(t) }),
 	},
 	{
-		Name: "kafka", Section: "kafka", Keys: uri(""), Slow: true,
+		Name: "kafka", Section: "kafka", Keys: uri(""), Slow: true, Reorders: true,
 		Start: func(t testing.TB, at Place) []*Process {
 			if at.Via == nil {
 				return []*Process{Kafka(t)}
