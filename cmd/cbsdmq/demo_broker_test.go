@@ -14,13 +14,17 @@ func TestDemoOnEachBroker(t *testing.T) {
 	if testing.Short() {
 		t.Skip("each takes 15 seconds")
 	}
+	program, err := exec.LookPath("cbsdmq") // of the tests
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, b := range testserver.Brokers {
 		if b.Start == nil || b.Same != "" {
 			continue // the demo brings it
 		}
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
-			at := testserver.Place{Dir: t.TempDir()}
+			at := testserver.Place{Dir: t.TempDir(), Cbsdmq: program}
 			addr, _ := b.Run(t, at)
 			uri := b.Keys(addr, at)["uri"].(string)
 			text := demonstrate(t, "--broker", b.Section, "--uri", uri)
