@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 )
@@ -135,6 +136,10 @@ func cancelled(t *trial, c *Check) {
 	for _, f := range t.order {
 		for _, s := range f.Cancels {
 			if s.Confirmed && len(f.acts) > 0 && f.acts[0].Begin.After(s.Done.Add(t.Slack)) && !t.rolledBack(f) {
+				if t.late(f, &f.acts[0], s.Done) {
+					c.Excused++
+					continue
+				}
 				c.broken(f.ID, t.evidence(f), "it began after its cancel was confirmed")
 			}
 		}
@@ -165,7 +170,7 @@ func refused(t *trial, c *Check) {
 	for _, f := range t.order {
 		a := f.last()
 		if !f.Expires.IsZero() && a != nil && a.Begin.After(f.Expires.Add(t.Slack)) && (f.Changes || len(f.acts) == 1 && !t.happened(RunnerLost, f)) {
-			if t.late(f, a) {
+			if t.late(f, a, f.Expires) {
 				c.Excused++
 				continue
 			}
@@ -174,11 +179,11 @@ func refused(t *trial, c *Check) {
 	}
 }
 
-// late reports whether the runner, told to begin in time, may have been frozen
-// until it did.
-func (t *trial) late(f *file, a *Act) bool {
+// late reports whether the runner, told to begin by then, may have been frozen until
+// it did.
+func (t *trial) late(f *file, a *Act, then time.Time) bool {
 	return slices.ContainsFunc(t.Events, func(e Event) bool {
-		return e.Kind == RunnerFrozen && t.during(e, f) && e.from().Before(f.Expires.Add(t.Slack)) && !a.Begin.After(e.At.Add(t.Slack))
+		return e.Kind == RunnerFrozen && t.during(e, f) && e.from().Before(then.Add(t.Slack)) && !a.Begin.After(e.At.Add(t.Slack))
 	})
 }
 

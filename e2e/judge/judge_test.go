@@ -388,6 +388,10 @@ func TestExcused(t *testing.T) {
 			h.job("a").Submits = append(h.job("a").Submits, Submit{At: at(44), Done: at(44), Confirmed: true, Address: "other"})
 			h.Events = append(h.Events, Event{Kind: Rollback, From: at(40), At: at(45)})
 		},
+		"the runner was told to begin before the cancel, and was frozen": func(h *History) {
+			h.job("cancelled").Cancels[0] = Cancel{At: at(11.2), Done: at(11.3), Confirmed: true}
+			h.Events = append(h.Events, Event{Kind: RunnerFrozen, Pool: "pool1", From: at(11.1), At: at(11.98)})
+		},
 		"the runner was told to begin in time, and was frozen": func(h *History) {
 			h.job("a").Expires = at(1.2)
 			h.Events = append(h.Events, Event{Kind: RunnerFrozen, Pool: "pool1", From: at(1.1), At: at(1.98)})
