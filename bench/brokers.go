@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/cbsd/cbsdmq/bus/brokers"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
@@ -85,6 +87,12 @@ func (b *bench) brokers(ctx context.Context, list string, w io.Writer) error {
 	fmt.Fprintf(t, "broker\tmeasure\tmeasured\tgoal\t\n")
 	for _, f := range all {
 		f.write(t, mem.median())
+		if dir := os.Getenv(brokers.Variable); dir != "" {
+			seen := brokers.Figures{Throughput: f.rate.median() / f.through.median(), Latency: f.latency.median() / f.floor.median()}
+			if err := seen.Record(dir, f.v.broker.Name); err != nil {
+				return fmt.Errorf("noting the figures of %s: %w", f.v.broker.Name, err)
+			}
+		}
 	}
 	return t.Flush()
 }
