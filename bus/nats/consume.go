@@ -77,7 +77,7 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 	}
 	k.timer = time.AfterFunc(idle, k.rest)
 	if err := k.openAll(ctx, places); err != nil {
-		k.Shut(ctx)
+		_ = k.Shut(ctx)
 		return nil, err
 	}
 	if err := c.Add(k); err != nil {

@@ -119,7 +119,7 @@ func TestStranger(t *testing.T) {
 	if err := conn.Put(ctx, bus.Message{Tube: bus.Tube{Name: "works"}})[0].Err; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("put by a server that has the wrong password: %v", err)
 	}
-	trio(c[:2]).works(t)
+	c[:2].works(t)
 }
 
 func oursWith(t testing.TB, keys, routes map[string]any) trio {
