@@ -21,9 +21,14 @@ const (
 	// lock is how long a message that was handed out is kept from others, unless
 	// its consumer says that it still lives: what is on its way to one that has
 	// just died comes again after this time.
-	lock = "15000" // ms, the least that brokers take by default
+	lockFor, lock = "share.record.lock.duration.ms", "15000" // the least that brokers take by default
 
 	reset, earliest = "share.auto.offset.reset", "earliest"
+
+	// limit is how often a message is handed out before Kafka drops it: 5 times by
+	// default, and deliveries that a cut connection has swallowed count. Ten is the
+	// most that brokers take. Those before 4.3 do not know it.
+	limit, deliveries = "share.delivery.count.limit", "10"
 )
 
 // valid reports whether a topic of ours can have that name.
@@ -150,11 +155,11 @@ func (c *conn) create(ctx context.Context, topic string) error {
 // topic. Left alone it would begin with the next one.
 func (c *conn) enrol(ctx context.Context, tube string) error {
 	return c.patiently(ctx, func() error {
-		set, err := c.earliest(ctx, tube)
+		begins, err := c.setting(ctx, tube, reset)
 		if err != nil {
 			return fmt.Errorf("the share group %s must have share.auto.offset.reset=earliest: %w", tube, err)
 		}
-		if set {
+		if begins == earliest {
 			return nil
 		}
 		o, err := c.place(ctx, tube)
@@ -164,9 +169,14 @@ func (c *conn) enrol(ctx context.Context, tube string) error {
 		if err != nil {
 			return err
 		}
-		err = c.configure(ctx, tube, map[string]string{reset: earliest, "share.record.lock.duration.ms": lock})
-		if errors.Is(err, kerr.InvalidConfig) { // it does not allow so short a lock
-			err = c.configure(ctx, tube, map[string]string{reset: earliest})
+		settings := map[string]string{reset: earliest, lockFor: lock, limit: deliveries}
+		err = c.configure(ctx, tube, settings)
+		for _, key := range []string{limit, lockFor} {
+			if !errors.Is(err, kerr.InvalidConfig) {
+				break
+			}
+			delete(settings, key) // it does not know it, or not allow so short a lock
+			err = c.configure(ctx, tube, settings)
 		}
 		return err
 	})
@@ -209,27 +219,27 @@ func (c *conn) place(ctx context.Context, tube string) (kadm.ShareOffset, error)
 	return o, nil
 }
 
-// earliest reports whether the group of a tube is configured.
-func (c *conn) earliest(ctx context.Context, tube string) (bool, error) {
+// setting is a value of the group of a tube, "" where it has none.
+func (c *conn) setting(ctx context.Context, tube, key string) (string, error) {
 	d := kmsg.NewPtrDescribeConfigsRequest()
 	dr := kmsg.NewDescribeConfigsRequestResource()
 	dr.ResourceType, dr.ResourceName = kmsg.ConfigResourceTypeGroupConfig, tube
 	d.Resources = append(d.Resources, dr)
 	ds, err := d.RequestWith(ctx, c.main)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	for _, r := range ds.Resources {
 		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-			return false, err
+			return "", err
 		}
 		for _, e := range r.Configs {
-			if e.Name == reset && e.Value != nil && *e.Value == earliest {
-				return true, nil
+			if e.Name == key && e.Value != nil {
+				return *e.Value, nil
 			}
 		}
 	}
-	return false, nil
+	return "", nil
 }
 
 func (c *conn) configure(ctx context.Context, tube string, settings map[string]string) error {
