@@ -444,6 +444,7 @@ func TestTimeLimitOfAnAgentBefore(t *testing.T) {
 	b.stop()
 	b.machine.mu.Lock()
 	for _, r := range b.machine.runs {
+		r.event.Signalled = true
 		b.machine.exit(r, 0, syscall.SIGTERM, time.Now().Add(time.Minute))
 	}
 	b.machine.mu.Unlock()

@@ -139,6 +139,17 @@ func (m *fakeMachine) finish(job string, status int, output string) bool {
 	return false
 }
 
+// kill ends the command of a job as somebody else's SIGKILL does.
+func (m *fakeMachine) kill(job string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.runs {
+		if r.start.Job == job {
+			m.exit(r, 0, syscall.SIGKILL, time.Now())
+		}
+	}
+}
+
 // lose kills the runner: it forgets who can wait for what, not the mark.
 func (m *fakeMachine) lose() {
 	m.mu.Lock()

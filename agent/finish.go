@@ -41,7 +41,7 @@ func (l *loop) conclude(j *job, e runner.Event) {
 	failpoint.Hit(failpoint.Exited)
 	j.phase = concluding
 	s, why, signalled := l.s, j.why, e.Signalled && !e.At.Before(j.termAt)
-	if limit := s.cfg.TimeLimit; why == "" && limit > 0 && e.At.Sub(j.row.Begun) > limit &&
+	if limit := s.cfg.TimeLimit; why == "" && e.Signalled && limit > 0 && e.At.Sub(j.row.Begun) > limit &&
 		(e.Signal == syscall.SIGTERM || e.Signal == syscall.SIGKILL) {
 		why = cbsdmq.Timeout // an agent before this one sent it, and could not say so any more
 	}

@@ -264,10 +264,7 @@ func (l *loop) event(e runner.Event) {
 	switch e.Kind {
 	case runner.Accepted:
 	case runner.Started:
-		l.s.live.started(j, e)
-		if e.At.After(j.row.Begun) {
-			j.row.Begun = e.At // time_limit is counted from here
-		}
+		l.started(j, e)
 		if j.row.Flags&journal.Stream != 0 {
 			l.stream(j)
 		}
@@ -278,13 +275,21 @@ func (l *loop) event(e runner.Event) {
 		l.s.live.started(j, e)
 		l.conclude(j, e)
 	case runner.Orphan:
-		l.s.live.started(j, e)
+		l.started(j, e)
 		l.s.log.Warn("the runner was lost while a command ran: its guest waits until it is gone",
 			"job", j.printedID(l.s.cfg.Pool), "pid", e.PID)
 	case runner.Lost:
 		l.s.watchLost(j, e)
 	case runner.Refused:
 		l.refusedStart(j, e)
+	}
+}
+
+// started notes that the command of j runs.
+func (l *loop) started(j *job, e runner.Event) {
+	l.s.live.started(j, e)
+	if e.At.After(j.row.Begun) {
+		j.row.Begun = e.At // time_limit is counted from here
 	}
 }
 

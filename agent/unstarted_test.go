@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -186,4 +187,22 @@ func TestCancelAfterTheEnd(t *testing.T) {
 	b.stop()
 	b.start()
 	b.want(id, cbsdmq.Failed, 3)
+}
+
+// The start of a command came late to the runner, and somebody else killed the
+// command at once, while no agent was there: it did not run for too long.
+func TestKilledByOthersBetweenAgents(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.TimeLimit = time.Minute }
+	b.start()
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0)
+	b.stop()
+	job := b.job("jstart", "jname=jail1")
+	b.beginOnly(job, time.Now().Add(-time.Hour), false)
+	b.start()
+	b.running(job.Meta.ID)
+	b.stop()
+	b.machine.kill("pool1/" + job.Meta.ID)
+	b.start()
+	b.want(job.Meta.ID, cbsdmq.Failed, cbsdmq.ExitSignal+int(syscall.SIGKILL))
 }

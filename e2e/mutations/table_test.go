@@ -128,7 +128,7 @@ var table = []mutation{
 	},
 	{
 		name: "the time limit begins with the begin in the journal, not with the start", by: judge.Timeout,
-		edits: []edit{{"agent/runs.go", "			j.row.Begun = e.At // time_limit is counted from here\n", ""}},
+		edits: []edit{{"agent/runs.go", "		j.row.Begun = e.At // time_limit is counted from here\n", ""}},
 	},
 	{
 		name: "a start that never reached the runner is not sent again", by: judge.Unknown,
