@@ -316,9 +316,12 @@ func testSettings(t *testing.T, p *testserver.Process) {
 	}
 	consume(t, c, q)
 	for key, want := range map[string]string{reset: earliest, lockFor: lock, limit: deliveries} {
-		if got, err := c.setting(within(t, 20*time.Second), q.Name, key); err != nil || got != want {
-			t.Errorf("group %s: %s is %q, %v; want %s", q.Name, key, got, err, want)
-		}
+		testserver.Eventually(t, 20*time.Second, func() error { // brokers hear of it in a while
+			if got, err := c.setting(within(t, 20*time.Second), q.Name, key); err != nil || got != want {
+				return fmt.Errorf("group %s: %s is %q, %w; want %s", q.Name, key, got, err, want)
+			}
+			return nil
+		})
 	}
 	info, err := c.Inspect(within(t, 20*time.Second), q)
 	if err != nil || !info.Durable || info.Advice != "" || !strings.HasPrefix(info.Server, "Apache Kafka v4") {
