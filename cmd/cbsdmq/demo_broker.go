@@ -72,7 +72,7 @@ func (s *stage) startBroker(ctx context.Context) (err error) {
 		return err
 	}
 	defer closer.Close()
-	const patience = 5 * time.Second // until it answers
+	const patience = 15 * time.Second // until it answers: a cluster that has just been started takes ten
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := open.Inspect(soon, bus.Tube{Name: demoTubes + demoPools[0]}); err != nil {
