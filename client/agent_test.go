@@ -115,12 +115,15 @@ func (a *agent) take(ctx context.Context, d bus.Delivery) {
 		a.known[j.id] = j
 		a.keys[parsed.Meta.Key] = j
 	}
+	var late *cbsdmq.Reply // is owed to another address of a job that has ended
+	if twin != nil && !a.original && twin.final != nil && twin.JobID != j.JobID {
+		twin.JobID, late = j.JobID, twin.final
+	}
 	a.mu.Unlock()
+	if late != nil {
+		a.reply(twin, *late)
+	}
 	if twin != nil && !a.original {
-		if twin.final != nil && twin.JobID != j.JobID {
-			twin.JobID = j.JobID
-			a.reply(twin, *twin.final)
-		}
 		return
 	}
 	if a.onJob != nil {
