@@ -78,12 +78,14 @@ func (f Format) parse(s string, secure bool) (Server, error) {
 		last = "path"
 	}
 	switch {
+	case u.Scheme != f.Scheme && u.Scheme != f.SecureScheme && strings.ContainsAny(u.Scheme, "0123456789+-."): // likewise
+		return Server{}, fmt.Errorf("only %s:// and %s:// are known", f.Scheme, f.SecureScheme)
 	case u.Scheme != f.Scheme && u.Scheme != f.SecureScheme:
 		return Server{}, fmt.Errorf("%s:// is not known, only %s:// and %s://", u.Scheme, f.Scheme, f.SecureScheme)
 	case u.Hostname() == "":
 		return Server{}, errors.New("the host is missing")
 	case !validHost(u.Hostname()):
-		return Server{}, fmt.Errorf("%q is not the name of a host", u.Hostname())
+		return Server{}, errors.New("what stands for the host is not the name of one") // it may be a part of a password
 	case !f.Path && strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return Server{}, fmt.Errorf("nothing may follow the %s", last)
 	}

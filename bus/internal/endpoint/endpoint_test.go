@@ -12,7 +12,7 @@ var format = Format{Scheme: "nats", Port: "4222", SecureScheme: "tls", SecurePor
 // FuzzParse: what the key uri may hold is a list of addresses or refused, and
 // a password in it is never shown.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"127.0.0.1:4222", "tls://a:secret1@host:1,nats://b", "nats://[::1]:4222", "a,,b", "http://x", "nats://:0", "nats://h:99999", "tls://secret1@h", "tls://a:secret1@h,b@c", "tls://a:secret1,x@h/y"} {
+	for _, s := range []string{"127.0.0.1:4222", "tls://a:secret1@host:1,nats://b", "nats://[::1]:4222", "a,,b", "http://x", "nats://:0", "nats://h:99999", "tls://secret1@h", "tls://a:secret1@h,b@c", "tls://a:secret1,x@h/y", "secret1!0#@"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, uri string) {
