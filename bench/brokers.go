@@ -125,8 +125,8 @@ func (f *figures) write(w io.Writer, mem float64) {
 		f.rate.median(), mem, f.through.median(), 1e3*f.latency.median(), 1e3*f.floor.median(), f.lines))
 }
 
-// back is how many seconds after the broker accepts connections again a job has
-// ended that was waiting to be submitted.
+// back is how many seconds after the broker serves again a job has ended that was
+// waiting to be submitted; 0 where that was noticed before it was seen to serve.
 func (v *venue) back(ctx context.Context) (float64, error) {
 	s, err := v.serve(ctx, 1)
 	if err != nil {
@@ -178,7 +178,7 @@ func (v *venue) back(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	begin := time.Now()
-	return (<-ended).Sub(begin).Seconds(), <-failed
+	return max(0, (<-ended).Sub(begin).Seconds()), <-failed
 }
 
 // answers waits until somebody listens at addr.
