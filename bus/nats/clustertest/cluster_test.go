@@ -6,9 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,47 +19,30 @@ import (
 
 	"github.com/cbsd/cbsdmq/bus"
 	busnats "github.com/cbsd/cbsdmq/bus/nats"
-	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 const library = "nats-io/nats.go"
 
-// TestMain is a server of a cluster if it is called as `cbsdmq broker --config`
-// is.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "broker" && os.Args[2] == "--config" {
-		if err := serve(os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+// program is cbsdmq, whose `broker --config` is a server of a cluster.
+var program string
 
-func serve(file string) error {
-	b, err := config.LoadBroker(file)
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+// run builds the program for the tests.
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "cbsdmq-cluster-")
 	if err != nil {
-		return err
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	ctx := context.Background()
-	users := make(map[string]string)
-	for _, u := range b.Users {
-		users[u.User] = u.Password
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "cbsdmq")
+	if out, err := exec.Command("go", "build", "-o", program, "github.com/cbsd/cbsdmq/cmd/cbsdmq").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building cbsdmq: %v\n%s", err, out)
+		return 1
 	}
-	m, err := busnats.StartMember(ctx, busnats.ClusterConfig{
-		Name: b.Name, Listen: b.Listen, Dir: b.Dir,
-		Token: b.Token, Users: users, TLS: busnats.ServerTLS(b.TLS), Include: b.Include,
-		Cluster: b.Cluster.Name, Routes: b.Cluster.Routes, RouteAt: b.Cluster.Listen, Password: b.Cluster.Password,
-		RouteTLS: busnats.ServerTLS{Cert: b.Cluster.Cert, Key: b.Cluster.Key, CA: b.Cluster.CA},
-		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
-	if err != nil {
-		return err
-	}
-	m.Watch(ctx, func() {})
-	return nil
+	return m.Run()
 }
 
 // A trio is a cluster of three servers.
@@ -67,11 +51,7 @@ type trio []*testserver.Process
 // ours is a cluster of the broker that comes with cbsdmq.
 func ours(t testing.TB, keys map[string]any) trio {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return testserver.CbsdmqCluster(t, self, keys)
+	return testserver.CbsdmqCluster(t, program, keys)
 }
 
 // each runs a test on both kinds of cluster, at one time.
