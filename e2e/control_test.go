@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
-	"github.com/cbsd/cbsdmq/internal/proc"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
@@ -31,12 +29,6 @@ func TestControlBehindBacklog(t *testing.T) {
 			w.agent("")
 			w.submit(job("jcreate", "jname=jail1", "ver=empty"))
 			w.begun(1)
-			t.Cleanup(func() { // it would outlive its runner
-				pids, _ := proc.FindEnv("workdir", w.pool)
-				for _, pid := range pids {
-					syscall.Kill(pid, syscall.SIGKILL)
-				}
-			})
 			out, to := w.open()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()

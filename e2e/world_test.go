@@ -29,6 +29,7 @@ import (
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/e2e/judge"
 	"github.com/cbsd/cbsdmq/internal/failpoint"
+	"github.com/cbsd/cbsdmq/internal/proc"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
@@ -119,6 +120,7 @@ func newWorld(t *testing.T, broker map[string]any) *world {
 			p.kill()
 		}
 		w.killRunner()
+		w.killCommands()
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(w.dir, "agent.log"))
 			truth, _ := os.ReadFile(w.truth)
@@ -236,6 +238,22 @@ func (w *world) killRunner() {
 	if pid := w.runnerPID(); pid > 0 {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
+}
+
+// killCommands kills what outlives its runner, until nothing is left that would
+// write into the test's directory.
+func (w *world) killCommands() {
+	w.t.Helper()
+	testserver.Eventually(w.t, 20*time.Second, func() error {
+		pids, err := proc.FindEnv("workdir", w.pool)
+		for _, pid := range pids {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err == nil && len(pids) > 0 {
+			err = fmt.Errorf("processes of %s are left: %v", w.pool, pids)
+		}
+		return err
+	})
 }
 
 // connect opens a session as a client.

@@ -107,7 +107,6 @@ func (w *world) networkDeeds() (deeds []deed) {
 			p.Deaf(true)
 			wait(ctx, between(r, 0, time.Second))
 			p.Deaf(false)
-			p.Cut() // or the stream would lack its middle
 		}},
 		deed{"delay what the broker says", 2, func(w *world, ctx context.Context, r *rand.Rand) {
 			p := w.proxy(r)

@@ -28,7 +28,10 @@ type Proxy struct {
 }
 
 // pair is one connection through the proxy.
-type pair struct{ client, server *net.TCPConn }
+type pair struct {
+	client, server *net.TCPConn
+	hole           bool // something that the client said was thrown away; under Proxy.mu
+}
 
 func (p *pair) close() {
 	p.client.SetLinger(0) // a reset, not an orderly end
@@ -79,11 +82,17 @@ func (p *Proxy) Mute(on bool) {
 	p.change.Broadcast()
 }
 
-// Deaf throws away everything that clients say, for good.
+// Deaf throws away everything that clients say, for good. When it ends, the
+// connections that lost something are reset: no network delivers what follows.
 func (p *Proxy) Deaf(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.deaf = on
+	for c := range p.pairs {
+		if !on && c.hole {
+			c.close()
+		}
+	}
 }
 
 // Delay holds back each piece of what the server says for d.
@@ -127,7 +136,7 @@ func (p *Proxy) serve(client *net.TCPConn) {
 		client.Close()
 		return
 	}
-	c := &pair{client, server.(*net.TCPConn)}
+	c := &pair{client: client, server: server.(*net.TCPConn)}
 	p.mu.Lock()
 	p.pairs[c] = struct{}{}
 	if p.closed {
@@ -136,7 +145,7 @@ func (p *Proxy) serve(client *net.TCPConn) {
 	p.mu.Unlock()
 	var up sync.WaitGroup
 	up.Go(func() {
-		io.Copy(ear{p, c.server}, c.client)
+		io.Copy(ear{p, c}, c.client)
 		c.server.CloseWrite()
 	})
 	p.back(c)
@@ -149,13 +158,14 @@ func (p *Proxy) serve(client *net.TCPConn) {
 
 // ear is a server's, which can be deaf.
 type ear struct {
-	p      *Proxy
-	server net.Conn
+	p *Proxy
+	*pair
 }
 
 func (e ear) Write(b []byte) (int, error) {
 	e.p.mu.Lock()
 	deaf := e.p.deaf
+	e.hole = e.hole || deaf
 	e.p.mu.Unlock()
 	if deaf {
 		return len(b), nil
