@@ -80,6 +80,7 @@ type loop struct {
 	endings   []*ending
 	after     []func()      // to do once the batch is written
 	failed    []func(error) // to do if it cannot be
+	refused   []runner.Key  // starts that the next commit says were never begun
 	lazy      []journal.SentReply
 	lazySince time.Time
 	runner    Runner // the last one that was asked what it knows: only it gets starts
@@ -227,6 +228,7 @@ func (l *loop) commit() {
 		j.row.Epoch, j.row.N, j.row.Begun, j.row.Boot = l.s.cfg.Journal.Meta().Epoch, g.N, time.Now(), l.s.cfg.Boot
 		starts = append(starts, j)
 	}
+	l.ackRefused()
 	l.start(starts)
 	var acks []runner.Key
 	for _, e := range endings {

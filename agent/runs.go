@@ -295,7 +295,7 @@ func (l *loop) started(j *job, e runner.Event) {
 
 // refusedStart handles a start that the runner did not take. Nothing was begun,
 // and the journal is to know it: the next agent could not tell, once a higher
-// number was begun.
+// number was begun. So the runner takes none until commit acknowledges the refusal.
 func (l *loop) refusedStart(j *job, e runner.Event) {
 	if e.Temporary {
 		l.s.log.Warn("the runner cannot start commands now", "job", j.printedID(l.s.cfg.Pool), "reason", e.Reason)
@@ -305,6 +305,7 @@ func (l *loop) refusedStart(j *job, e runner.Event) {
 		j.row.Epoch, j.row.N, j.row.Begun, j.row.Boot = 0, 0, time.Time{}, ""
 		j.again = time.Now().Add(foreignRetry)
 		l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
+		l.refused = append(l.refused, e.Key)
 		if j.why == cbsdmq.Cancelled {
 			l.cancelUnbegun(j)
 		}
@@ -313,6 +314,14 @@ func (l *loop) refusedStart(j *job, e runner.Event) {
 	// The number is not above the mark: the same begin may have reached the
 	// runner before.
 	l.s.watchLost(j, runner.Event{Key: j.key, Kind: runner.Lost, Reason: e.Reason})
+}
+
+// ackRefused tells the runner that the journal knows which starts it refused.
+func (l *loop) ackRefused() {
+	if r := l.s.runner.get(); r != nil && len(l.refused) > 0 {
+		_ = r.Ack(l.refused...)
+	}
+	l.refused = nil
 }
 
 // watchLost ends a job whose command was lost sight of. A read is run again,

@@ -70,7 +70,17 @@ func TestDiskFull(t *testing.T) {
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}
+	// Until the agent knows what was refused, nothing above it is begun.
+	above := s.shell("p1", n+1, "echo x >>"+mark)
+	a.run(above)
+	if e := a.until(above.Key, Exited, Refused); e.Kind != Refused || !e.Temporary {
+		t.Errorf("above one that was refused: %+v", e)
+	}
 	st := s.shell("p1", n, "echo x >>"+mark) // the same again
+	a.run(st)
+	a.until(st.Key, Exited)
+	a.ack(st.Key, above.Key)
+	st = s.shell("p1", n+2, "echo x >>"+mark)
 	a.run(st)
 	a.until(st.Key, Exited)
 	s.restart()

@@ -38,6 +38,18 @@ type pool struct {
 	mark  Key
 	runs  map[Key]*run
 	owner *conn // gets the events, nil where no agent is connected
+
+	// refused are starts that were refused for now, until the agent acknowledges
+	// that it knows, or asks what is known. Nothing above them is taken meanwhile:
+	// below the mark there is no start that was not.
+	refused map[Key]struct{}
+}
+
+// refuse refuses a start for now.
+func (p *pool) refuse(c *conn, st *Start, reason string) {
+	p.refused[Key{Pool: p.mark.Pool, Epoch: st.Epoch, N: st.N}] = struct{}{}
+	ev := refusal(st, true, reason)
+	c.sendEvent(&ev)
 }
 
 // A server is the state of a runner. Every change is in the log before anybody
@@ -72,7 +84,7 @@ func (s *server) pool(uuid string) *pool {
 	p := s.pools[uuid]
 	if p == nil {
 		uuid = strings.Clone(uuid)
-		p = &pool{mark: Key{Pool: uuid}, runs: make(map[Key]*run)}
+		p = &pool{mark: Key{Pool: uuid}, runs: make(map[Key]*run), refused: make(map[Key]struct{})}
 		s.pools[uuid] = p
 	}
 	return p
@@ -88,15 +100,21 @@ func (s *server) accept(c *conn, starts []Start) {
 	for i := range starts {
 		st := &starts[i]
 		p := s.pool(st.Pool)
-		r, ev := s.prepare(p, st)
-		if r == nil {
+		if err := acceptable(p, st); err != nil {
+			ev := refusal(st, false, err.Error())
 			c.sendEvent(&ev)
+			continue
+		}
+		r, err := s.prepare(p, st)
+		if err != nil {
+			p.refuse(c, st, err.Error())
 			continue
 		}
 		if _, ok := undo[p]; !ok {
 			undo[p] = p.mark
 		}
 		p.mark = r.ev.Key
+		delete(p.refused, r.ev.Key)
 		accepted = append(accepted, r)
 		lines = appendRun(lines, r)
 	}
@@ -112,8 +130,7 @@ func (s *server) accept(c *conn, starts []Start) {
 		}
 		for _, r := range accepted {
 			s.slots.putBack(slot{n: r.slot, out: r.out, err: r.err})
-			ev := refusal(r.start, true, err.Error())
-			c.sendEvent(&ev)
+			s.pools[r.ev.Pool].refuse(c, r.start, err.Error())
 		}
 		s.mu.Unlock()
 		return
@@ -137,24 +154,30 @@ func (s *server) accept(c *conn, starts []Start) {
 	}
 }
 
-// prepare makes the run of a start, or its refusal.
-func (s *server) prepare(p *pool, st *Start) (*run, Event) {
+// acceptable returns why a start can never be taken.
+func acceptable(p *pool, st *Start) error {
 	if !st.Key.After(p.mark) {
-		return nil, refusal(st, false, fmt.Sprintf("(%d, %d) is not higher than (%d, %d), the last that was accepted",
-			st.Epoch, st.N, p.mark.Epoch, p.mark.N))
+		return fmt.Errorf("(%d, %d) is not higher than (%d, %d), the last that was accepted", st.Epoch, st.N, p.mark.Epoch, p.mark.N)
 	}
-	if err := check(st); err != nil {
-		return nil, refusal(st, false, err.Error())
-	}
+	return check(st)
+}
+
+// prepare makes the run of a start. The error may pass.
+func (s *server) prepare(p *pool, st *Start) (*run, error) {
 	if s.evicted {
-		return nil, refusal(st, true, errEvicted.Error())
+		return nil, errEvicted
 	}
 	if s.count >= maxRuns {
-		return nil, refusal(st, true, fmt.Sprintf("%d runs have not been acknowledged", s.count))
+		return nil, fmt.Errorf("%d runs have not been acknowledged", s.count)
+	}
+	for k := range p.refused {
+		if st.After(k) {
+			return nil, fmt.Errorf("(%d, %d) before it was refused", k.Epoch, k.N)
+		}
 	}
 	sl, err := s.slots.take()
 	if err != nil {
-		return nil, refusal(st, true, err.Error())
+		return nil, err
 	}
 	limit := st.OutputMax
 	if limit <= 0 {
@@ -172,7 +195,7 @@ func (s *server) prepare(p *pool, st *Start) (*run, Event) {
 		slot: sl.n, out: sl.out, err: sl.err,
 		max:   max(limit, OutputMin),
 		start: st,
-	}, Event{}
+	}, nil
 }
 
 // check refuses what execve would cut short.
@@ -282,7 +305,7 @@ func appendHistory(b []byte, r *run) []byte {
 	return b
 }
 
-// acknowledge forgets runs that have ended.
+// acknowledge forgets runs that have ended, and starts that were refused.
 func (s *server) acknowledge(keys []Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -291,6 +314,7 @@ func (s *server) acknowledge(keys []Key) {
 		if p == nil {
 			continue
 		}
+		delete(p.refused, k)
 		r := p.runs[k]
 		if r == nil || !r.ev.Kind.Ended() {
 			continue
@@ -313,6 +337,7 @@ func (s *server) list(c *conn, request uint64, uuid string) {
 	s.wrote(s.events.flush())
 	p := s.pool(uuid)
 	p.owner = c
+	clear(p.refused)
 	snap := Snapshot{Mark: p.mark}
 	for _, r := range p.runs {
 		snap.Runs = append(snap.Runs, r.ev)

@@ -74,8 +74,9 @@ const (
 	// Failed: the command could not be executed. Errno and Reason say why.
 	Failed
 	// Refused: the Start was not accepted, nothing was forked and nothing is
-	// kept. Reason says why, Temporary whether it is worth another try: with the
-	// same key, as long as no higher one was accepted.
+	// kept. Reason says why, Temporary whether it is worth another try, with the
+	// same key. Until then, or until Ack or List, the pool's higher keys are refused
+	// too.
 	Refused
 	// Orphan: the command was started by a runner that is gone, and lives. Its
 	// exit status will never be known. Lost follows when it is gone.

@@ -207,6 +207,28 @@ func (s *session) cancel(ctx context.Context, j *judge.Job) {
 	s.w.change(func() { j.Cancels[i].Done, j.Cancels[i].Confirmed = done, err == nil })
 }
 
+// cancelUnwanted is somebody who cancels jobs whose start never reached a runner,
+// before there is another, until enough.
+func (w *world) cancelUnwanted(ctx context.Context, enough <-chan struct{}) {
+	for {
+		var j *judge.Job
+		select {
+		case id := <-w.unwanted:
+			w.change(func() { j = w.jobs[id] })
+		case <-enough:
+			return
+		}
+		if j == nil {
+			continue // of an original client
+		}
+		if s := w.open(ctx, "somebody"); s != nil {
+			w.count("cancelled before its start")
+			s.cancel(ctx, j)
+			s.close()
+		}
+	}
+}
+
 // ask asks until the agent says that it has the job.
 func (s *session) ask(ctx context.Context, j *judge.Job) {
 	for range 3 {

@@ -25,7 +25,7 @@ var troubles = []string{
 	"kill agent", "restart agent", "rival", "disk full", "disk read-only", "power off", judge.Rollback, judge.ClockSet, "foreign command g0",
 	"the journal is another's", "full disk written to", "read-only disk written to", "slow call",
 	// Somebody does not want a job any more.
-	"cancelled before it was submitted", "cancelled before it began", "cancelled while it ran", "cancelled after its end",
+	"cancelled before it was submitted", "cancelled before it began", "cancelled before its start", "cancelled while it ran", "cancelled after its end",
 }
 
 // covered complains about troubles that no schedule had.

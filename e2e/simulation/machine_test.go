@@ -26,19 +26,20 @@ type machine struct {
 	w   *world
 	dir string
 
-	mu     sync.Mutex
-	boot   int
-	runner int // which one
-	away   bool
-	full   bool // of files: starts are refused for now
-	mark   runner.Key
-	runs   map[runner.Key]*run
-	slots  []bool // output files in use
-	conn   *runnerConn
-	trap   string // where the runner is to be lost, "" = nowhere
-	pid    int
-	acts   []*judge.Act // the ground truth
-	procs  map[int]*process
+	mu      sync.Mutex
+	boot    int
+	runner  int // which one
+	away    bool
+	full    bool // of files: starts are refused for now
+	mark    runner.Key
+	refused map[runner.Key]bool // for now, and the agent has not said that it knows
+	runs    map[runner.Key]*run
+	slots   []bool // output files in use
+	conn    *runnerConn
+	trap    string // where the runner is to be lost, "" = nowhere
+	pid     int
+	acts    []*judge.Act // the ground truth
+	procs   map[int]*process
 }
 
 // A run is a command as the runner knows it.
@@ -62,7 +63,7 @@ type process struct {
 
 func newMachine(w *world, dir string) *machine {
 	// No real process has such a pid, so that the agent's look at /proc finds none.
-	return &machine{w: w, dir: dir, boot: 1, pid: 1 << 28, runs: make(map[runner.Key]*run), procs: make(map[int]*process)}
+	return &machine{w: w, dir: dir, boot: 1, pid: 1 << 28, runs: make(map[runner.Key]*run), refused: make(map[runner.Key]bool), procs: make(map[int]*process)}
 }
 
 func (m *machine) bootID() string {
@@ -84,6 +85,9 @@ func (m *machine) dial(context.Context) (agent.Runner, error) {
 // was lost over it.
 func (m *machine) start(s runner.Start) bool {
 	refuse := func(temporary bool, reason string) {
+		if temporary {
+			m.refused[s.Key] = true
+		}
 		m.tell(runner.Event{Key: s.Key, Kind: runner.Refused, Job: s.Job, Temporary: temporary, Reason: reason})
 	}
 	switch {
@@ -93,11 +97,21 @@ func (m *machine) start(s runner.Start) bool {
 	case m.full:
 		refuse(true, "no space left on device")
 		return true
+	case m.refusedBelow(s.Key):
+		refuse(true, "one before it was refused")
+		return true
 	case m.trap == "before its log":
 		m.lose()
+		if m.away && m.w.dice.chance("swallowed", 0.5) {
+			select {
+			case m.w.unwanted <- s.Job:
+			default:
+			}
+		}
 		return false
 	}
 	m.mark = s.Key
+	delete(m.refused, s.Key)
 	r := &run{event: runner.Event{Key: s.Key, Job: s.Job, Kind: runner.Accepted}}
 	r.slot = slices.Index(m.slots, false)
 	if r.slot < 0 {
@@ -121,6 +135,15 @@ func (m *machine) start(s runner.Start) bool {
 		return false
 	}
 	return true
+}
+
+func (m *machine) refusedBelow(k runner.Key) bool {
+	for r := range m.refused {
+		if k.After(r) {
+			return true
+		}
+	}
+	return false
 }
 
 // fork begins a command. What it does is in its arguments.

@@ -29,8 +29,11 @@ func (w *world) run() {
 	for _, p := range w.plan.clients {
 		clients.Go(func() { w.client(cctx, p) })
 	}
+	enough := make(chan struct{})
+	clients.Go(func() { w.cancelUnwanted(cctx, enough) })
 	w.nemesis(ctx)
 	w.heal()
+	close(enough)
 	quiet := make(chan struct{})
 	go func() { clients.Wait(); close(quiet) }()
 	<-quiet

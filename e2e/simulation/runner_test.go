@@ -77,6 +77,7 @@ func (c *runnerConn) Ack(keys ...runner.Key) error {
 	}
 	defer release()
 	for _, k := range keys {
+		delete(c.m.refused, k)
 		r := c.m.runs[k]
 		if r == nil || !r.event.Kind.Ended() {
 			continue
@@ -101,6 +102,7 @@ func (c *runnerConn) List(_ context.Context, _ string) (runner.Snapshot, error) 
 	}
 	defer release()
 	c.m.conn = c
+	clear(c.m.refused)
 	s := runner.Snapshot{RunnerID: c.name, Mark: c.m.mark}
 	for _, k := range c.m.keys() {
 		s.Runs = append(s.Runs, c.m.runs[k].event)

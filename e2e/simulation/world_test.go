@@ -34,26 +34,27 @@ const (
 
 // A world is everything of one schedule.
 type world struct {
-	t       *testing.T
-	dice    *dice
-	plan    schedule
-	dir     string
-	broker  *mem.Broker
-	machine *machine
-	cbsd    *plans
-	disk    disk
-	agent   atomic.Pointer[life] // the one that serves, or did last
-	stop    chan struct{}        // ends the agent that serves in order
-	files   chan struct{}        // held while the journal's files change hands
-	settled chan struct{}        // held by who waits for all others
-	held    bool                 // an agent has the journal; under files
-	healed  atomic.Bool
-	stopped atomic.Bool // the broker
-	copies  atomic.Int64
-	crashes []crash                // of each agent
-	copied  time.Time              // when the journal was copied
-	rolled  atomic.Pointer[string] // the copy that takes the journal's place after the next death
-	clock   atomic.Int64           // how far the host's clock is set forward after the next death
+	t        *testing.T
+	dice     *dice
+	plan     schedule
+	dir      string
+	broker   *mem.Broker
+	machine  *machine
+	cbsd     *plans
+	disk     disk
+	agent    atomic.Pointer[life] // the one that serves, or did last
+	stop     chan struct{}        // ends the agent that serves in order
+	files    chan struct{}        // held while the journal's files change hands
+	unwanted chan string          // jobs whose start was lost
+	settled  chan struct{}        // held by who waits for all others
+	held     bool                 // an agent has the journal; under files
+	healed   atomic.Bool
+	stopped  atomic.Bool // the broker
+	copies   atomic.Int64
+	crashes  []crash                // of each agent
+	copied   time.Time              // when the journal was copied
+	rolled   atomic.Pointer[string] // the copy that takes the journal's place after the next death
+	clock    atomic.Int64           // how far the host's clock is set forward after the next death
 
 	mu      sync.Mutex
 	latest  time.Time
@@ -375,7 +376,7 @@ func makeDir(t *testing.T) string {
 func newWorld(t *testing.T, dir string, seed uint64, verbose bool) *world {
 	w := &world{
 		t: t, dice: newDice(seed), dir: dir, cbsd: &plans{}, verbose: verbose, jobs: make(map[string]*judge.Job), tally: make(map[string]int),
-		stop: make(chan struct{}), files: make(chan struct{}, 1), settled: make(chan struct{}, 1),
+		stop: make(chan struct{}), files: make(chan struct{}, 1), settled: make(chan struct{}, 1), unwanted: make(chan string, 16),
 	}
 	w.same = strings.NewReplacer(dir, "DIR", fmt.Sprint("pid ", os.Getpid()), "pid N")
 	w.plan = newSchedule(w.dice)
