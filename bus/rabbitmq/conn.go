@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,10 +115,24 @@ func (c *conn) arguments(kind bus.Kind) amqp.Table {
 	if kind == bus.Mailbox {
 		return amqp.Table{"x-expires": MailboxMaxAge.Milliseconds()}
 	}
-	if c.replicas > 1 {
-		return amqp.Table{"x-queue-type": "quorum", "x-quorum-initial-group-size": int64(c.replicas)}
+	if c.replicas <= 1 {
+		return nil
 	}
-	return nil
+	args := amqp.Table{"x-queue-type": "quorum", "x-quorum-initial-group-size": int64(c.replicas)}
+	if dropsWorn(c.amqp.Properties) {
+		args["x-delivery-limit"] = int64(-1)
+	}
+	return args
+}
+
+// dropsWorn reports whether the server drops what has come from a quorum queue 20
+// times, unless the queue is made otherwise: from 4.0 on. Older ones do not know
+// that otherwise.
+func dropsWorn(server amqp.Table) bool {
+	version, _ := server["version"].(string)
+	major, _, _ := strings.Cut(version, ".")
+	n, err := strconv.Atoi(major)
+	return err == nil && n >= 4
 }
 
 // assert has the broker close ch if the queue of t is not there; a mailbox is
