@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,9 +66,23 @@ func KafkaUser(mechanism, user, password string) KafkaOption {
 // skips the test where there is none.
 func Kafka(t testing.TB, options ...KafkaOption) *Process {
 	t.Helper()
+	return startKafka(t, 1, options)[0]
+}
+
+// KafkaCluster starts three servers that keep three copies of everything. It skips
+// the test where there is none.
+func KafkaCluster(t testing.TB) []*Process {
+	t.Helper()
+	return startKafka(t, 3, []KafkaOption{KafkaConfig(
+		"offsets.topic.replication.factor=3",
+		"share.coordinator.state.topic.replication.factor=3",
+		"share.coordinator.state.topic.min.isr=2",
+	)})
+}
+
+func startKafka(t testing.TB, n int, options []KafkaOption) []*Process {
+	t.Helper()
 	root, jars := javaServer(t, "kafka", "kafka_2.13-*.jar")
-	dir := t.TempDir()
-	addr, internal, controller := FreeAddr(t), FreeAddr(t), FreeAddr(t)
 	k := &kafka{protocol: "PLAINTEXT"}
 	for _, o := range options {
 		o(k)
@@ -76,43 +91,69 @@ func Kafka(t testing.TB, options ...KafkaOption) *Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := append([]string{
-		string(sample), // what follows goes before
-		"log.dirs=" + filepath.Join(dir, "data"),
-		"listeners=CLIENT://" + addr + ",INTERNAL://" + internal + ",CONTROLLER://" + controller + k.listeners,
-		"advertised.listeners=CLIENT://" + addr + ",INTERNAL://" + internal + k.advertised,
-		"listener.security.protocol.map=CLIENT:" + k.protocol + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT" + k.protocols,
-		"inter.broker.listener.name=INTERNAL",
-		"controller.quorum.bootstrap.servers=" + controller,
-		"broker.session.timeout.ms=5000", // one that was killed cannot come back before; on a busy machine one that lives is taken for dead
-		"broker.heartbeat.interval.ms=500",
-		"log.segment.delete.delay.ms=1000",
-		"log.index.size.max.bytes=1048576",
-	}, k.config...)
-	file := filepath.Join(dir, "server.properties")
-	logging := filepath.Join(dir, "log4j2.properties")
-	for name, text := range map[string]string{
-		file:    strings.Join(lines, "\n") + "\n",
-		logging: "status=error\nappender.out.type=Console\nappender.out.name=out\nappender.out.target=SYSTEM_ERR\nappender.out.layout.type=PatternLayout\nappender.out.layout.pattern=%d %p %c{1} %m%n\nrootLogger.level=warn\nrootLogger.appenderRef.out.ref=out\n",
-	} {
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatalf("configuring Kafka: %v", err)
+	controllers, voters := make([]string, n), make([]string, n)
+	for i := range controllers {
+		controllers[i] = FreeAddr(t)
+		voters[i] = fmt.Sprintf("%d@%s", i+1, controllers[i])
+	}
+	quorum := "controller.quorum.bootstrap.servers=" + controllers[0]
+	if n == 1 {
+		k.format = append(k.format, "--standalone")
+	} else {
+		quorum = "controller.quorum.voters=" + strings.Join(voters, ",")
+	}
+	nodes := make([]*Process, n)
+	ready := make([]func(string) error, n)
+	for i, controller := range controllers {
+		dir := t.TempDir()
+		addr, internal := FreeAddr(t), FreeAddr(t)
+		lines := append([]string{
+			string(sample), // what follows goes before
+			"node.id=" + strconv.Itoa(i+1),
+			"log.dirs=" + filepath.Join(dir, "data"),
+			"listeners=CLIENT://" + addr + ",INTERNAL://" + internal + ",CONTROLLER://" + controller + k.listeners,
+			"advertised.listeners=CLIENT://" + addr + ",INTERNAL://" + internal + k.advertised,
+			"listener.security.protocol.map=CLIENT:" + k.protocol + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT" + k.protocols,
+			"inter.broker.listener.name=INTERNAL",
+			quorum,
+			"broker.session.timeout.ms=5000", // one that was killed cannot come back before; on a busy machine one that lives is taken for dead
+			"broker.heartbeat.interval.ms=500",
+			"log.segment.delete.delay.ms=1000",
+			"log.index.size.max.bytes=1048576",
+		}, k.config...)
+		file := filepath.Join(dir, "server.properties")
+		logging := filepath.Join(dir, "log4j2.properties")
+		for name, text := range map[string]string{
+			file:    strings.Join(lines, "\n") + "\n",
+			logging: "status=error\nappender.out.type=Console\nappender.out.name=out\nappender.out.target=SYSTEM_ERR\nappender.out.layout.type=PatternLayout\nappender.out.layout.pattern=%d %p %c{1} %m%n\nrootLogger.level=warn\nrootLogger.appenderRef.out.ref=out\n",
+		} {
+			if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+				t.Fatalf("configuring Kafka: %v", err)
+			}
+		}
+		log4j := "-Dlog4j2.configurationFile=" + logging
+		path, args := java(t, dir, jars, append([]string{
+			log4j, "kafka.tools.StorageTool", "format", "-t", KafkaClusterID, "-c", file,
+		}, k.format...)...)
+		if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+			t.Fatalf("formatting the storage of Kafka: %v\n%s", err, out)
+		}
+		_, args = java(t, dir, jars, log4j, "kafka.Kafka", file)
+		nodes[i] = &Process{Addr: addr, path: path, args: args, patience: slowStart}
+		if !k.mute {
+			ready[i] = func(string) error { return kafkaAnswers(internal) }
 		}
 	}
-	log4j := "-Dlog4j2.configurationFile=" + logging
-	path, args := java(t, dir, jars, append([]string{
-		log4j, "kafka.tools.StorageTool", "format", "--standalone", "-t", KafkaClusterID, "-c", file,
-	}, k.format...)...)
-	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
-		t.Fatalf("formatting the storage of Kafka: %v\n%s", err, out)
+	// A server of a cluster listens when it has a majority: all are begun before
+	// one is waited for.
+	for _, p := range nodes {
+		p.launchWith(t)
 	}
-	_, args = java(t, dir, jars, log4j, "kafka.Kafka", file)
-	p := &Process{Addr: addr, path: path, args: args, patience: slowStart}
-	if !k.mute {
-		p.ready = func(string) error { return kafkaAnswers(internal) }
+	for i, p := range nodes {
+		p.ready = ready[i]
+		p.await(t)
 	}
-	p.startWith(t)
-	return p
+	return nodes
 }
 
 // kafkaAnswers reports why the server cannot serve share groups yet: it accepts

@@ -67,18 +67,31 @@ func StartProcess(t testing.TB, addr, path string, args ...string) *Process {
 // startWith starts the server for as long as the test lasts.
 func (p *Process) startWith(t testing.TB) {
 	t.Helper()
+	p.launchWith(t)
+	p.await(t)
+}
+
+// launchWith is startWith without waiting.
+func (p *Process) launchWith(t testing.TB) {
+	t.Helper()
 	t.Cleanup(func() {
 		p.Kill(t)
 		if t.Failed() && p.out.Len() > 0 {
 			t.Logf("%s said:\n%s", p.path, p.out.Bytes())
 		}
 	})
-	p.Start(t)
+	p.launch(t)
 }
 
 // Start starts the server, with the same arguments and data as before, and
 // waits until it accepts connections.
 func (p *Process) Start(t testing.TB) {
+	t.Helper()
+	p.launch(t)
+	p.await(t)
+}
+
+func (p *Process) launch(t testing.TB) {
 	t.Helper()
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out
@@ -88,6 +101,10 @@ func (p *Process) Start(t testing.TB) {
 		t.Fatalf("starting %s: %v", p.path, err)
 	}
 	p.cmd = cmd
+}
+
+func (p *Process) await(t testing.TB) {
+	t.Helper()
 	Eventually(t, p.patience, func() error {
 		c, err := net.Dial("tcp", p.Addr)
 		if err != nil {
