@@ -235,7 +235,7 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 			hint = slip
 		}
 		c.say(cbsd.Fatal, about, fmt.Sprintf("%s: %v", b.Addr(), err), hint)
-		c.surveyBroker(parent, b, s)
+		_ = c.surveyBroker(parent, b, s) // what others of a cluster say; the cause is said above
 		return
 	}
 	waiting := fmt.Sprintf("%d waiting", info.Ready)
@@ -243,7 +243,9 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 		waiting = "it does not tell how many wait"
 	}
 	c.say(cbsd.OK, about, fmt.Sprintf("%s at %s, tube %s: %s", info.Server, b.Addr(), s.Tube, waiting), "")
-	c.surveyBroker(parent, b, s)
+	if err := c.surveyBroker(parent, b, s); err != nil {
+		c.say(cbsd.Warning, about, fmt.Sprintf("cannot see how its servers are: %v", err), cbsdmq.HintOf(err))
+	}
 	if !info.Durable {
 		c.say(cbsd.Warning, about, "messages that wait on the broker may be lost when it restarts", info.Advice)
 	} else if info.Advice != "" {
@@ -264,13 +266,13 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 }
 
 // surveyBroker says how the servers of a cluster are.
-func (c *checker) surveyBroker(ctx context.Context, b *bus.Bus, s config.Section) {
+func (c *checker) surveyBroker(ctx context.Context, b *bus.Bus, s config.Section) error {
 	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	found, err := b.Survey(ctx, bus.Tube{Name: s.Tube}, bus.Tube{Name: s.Tube + cbsdmq.ControlSuffix},
 		bus.Tube{Name: bus.MailboxName(s.ReplyTubePrefix, 0), Kind: bus.Mailbox})
 	if err != nil {
-		return // the caller has found out the same
+		return err
 	}
 	for _, f := range found {
 		level := cbsd.OK
@@ -279,6 +281,7 @@ func (c *checker) surveyBroker(ctx context.Context, b *bus.Bus, s config.Section
 		}
 		c.say(level, s.Name, f.Text, f.Hint)
 	}
+	return nil
 }
 
 // portSlip knows the typing error of a well-known article: 1130 for 11300.
