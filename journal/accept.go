@@ -79,7 +79,7 @@ func (j *Journal) insert(ctx context.Context, a *Accept) (int64, error) {
 		plan = []byte{} // NULL is for plans that were dropped
 	}
 	res, err := j.stmt.insert.ExecContext(ctx, r.ID, r.Ident, r.Sender, r.Key, r.Bus, r.Command, r.Guest,
-		int64(r.Flags), string(r.State), micro(r.Accepted), micro(r.Expires), micro(r.Begun),
+		r.Signer, r.SignKey, int64(r.Flags), string(r.State), micro(r.Accepted), micro(r.Expires), micro(r.Begun),
 		int64(r.Epoch), int64(r.N), r.Host, r.Boot, r.Before, plan)
 	if err != nil {
 		return 0, err

@@ -41,6 +41,8 @@ type Job struct {
 	Bus      string
 	Command  string
 	Guest    string
+	Signer   string // whose key signed it, "" = not signed
+	SignKey  string // the public key of that, in base64
 	Plan     []byte // nil once Limits dropped it
 	Flags    Flags
 	State    cbsdmq.State

@@ -183,8 +183,8 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 
 func (s *statements) texts() map[**sql.Stmt]string {
 	return map[**sql.Stmt]string{
-		&s.insert: `INSERT INTO job (id, ident, sender, key, bus, command, guest, flags, state, accepted, expires, begun, epoch, n, host, boot, before, plan)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		&s.insert: `INSERT INTO job (id, ident, sender, key, bus, command, guest, signer, signkey, flags, state, accepted, expires, begun, epoch, n, host, boot, before, plan)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		&s.address:   "INSERT INTO address VALUES (?, ?, ?, ?, 0, 0, 0) ON CONFLICT DO NOTHING",
 		&s.beginJob:  "UPDATE job SET state = ?, begun = ?, epoch = ?, n = ?, host = ?, boot = ?, before = ? WHERE seq = ? AND finished = 0 AND state <> ?",
 		&s.unbegin:   "UPDATE job SET state = ?, begun = 0, epoch = 0, n = 0, host = '', boot = '' WHERE seq = ? AND finished = 0 AND begun > 0",
@@ -192,7 +192,7 @@ func (s *statements) texts() map[**sql.Stmt]string {
 		&s.sent:      "UPDATE address SET state = ?, put = ?, put_id = ? WHERE job = ? AND bus = ? AND tube = ?",
 		&s.mark:      "UPDATE job SET flags = flags | ? WHERE seq = ? AND finished = 0",
 		&s.release:   "UPDATE job SET state = ? WHERE seq = ? AND state = ?",
-		&s.broker:    "INSERT INTO broker VALUES (?, (SELECT coalesce(max(seq), 0) + 1 FROM job) || ' ' || ?) ON CONFLICT DO UPDATE SET instance = excluded.instance",
+		&s.broker:    "INSERT INTO broker VALUES (?, ?, (SELECT coalesce(max(seq), 0) + 1 FROM job)) ON CONFLICT DO UPDATE SET instance = excluded.instance, since = excluded.since",
 		&s.tombstone: "INSERT INTO tombstone VALUES (?, ?) ON CONFLICT DO NOTHING",
 		&s.alias:     "INSERT INTO alias VALUES (?, ?) ON CONFLICT DO NOTHING",
 		&s.meta:      "UPDATE meta SET n = ?, commits = ?, saved = ?",

@@ -45,8 +45,11 @@ func (e *VersionError) Error() string {
 
 // Unwrap gives the error its code and a way out.
 func (e *VersionError) Unwrap() error {
-	return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "of another version").
-		WithHint("install the cbsdmq that wrote it, or a newer one")
+	err := cbsdmq.Errorf(cbsdmq.CodeBadConfig, "journal", "of another version")
+	if e.Version < schemaVersion {
+		return err.WithHint("an older cbsdmq wrote it: start the agent of this version, which brings it up after making a copy")
+	}
+	return err.WithHint("install the cbsdmq that wrote it, or a newer one; `ls %s.v*` shows copies of before it changed the schema", e.Path)
 }
 
 // Full reports whether err means that the disk or its quota has no room.

@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 var children = map[string]func() error{
 	"write": writeUntilKilled,
 	"hold":  holdUntilKilled,
+
+	"migrate": migrateUntilKilled,
 }
 
 // memory is a parent for the directories of tests that open many journals and

@@ -34,7 +34,7 @@ func Served(path string) (Holder, bool, error) {
 }
 
 // Verify looks for what would keep an agent from opening the journal at path,
-// and changes nothing in it. Errors are those of Open; fs.ErrNotExist: there is none
+// and changes nothing in it; one that Open would migrate is fine. Errors are those of Open; fs.ErrNotExist: there is none
 // yet, and nothing is known to keep it from being made.
 func Verify(ctx context.Context, path, mode string) error {
 	dir := filepath.Dir(path)
@@ -56,7 +56,7 @@ func Verify(ctx context.Context, path, mode string) error {
 	if err := unix.Access(dir, unix.W_OK); err != nil {
 		return explain("looking at journal", path, &fs.PathError{Op: "write to", Path: dir, Err: err})
 	}
-	db, err := OpenReader(path)
+	db, err := openReader(path, 1)
 	if err != nil {
 		return err
 	}

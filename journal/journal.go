@@ -44,6 +44,8 @@ type Journal struct {
 	strays bool  // there may be tombstones or aliases
 	past   *Past
 	marked mark // last written outside the pool
+
+	migrated *Migration
 }
 
 // Meta identifies a pool's journal.
@@ -58,8 +60,8 @@ type Meta struct {
 }
 
 // Open opens the journal at o.Path, made if it does not exist, and locks it.
-// Errors: *LockedError where another agent has it, *VersionError where another
-// version of cbsdmq wrote it, *cbsdmq.Error with a hint for everything else
+// Errors: *LockedError where another agent has it, *VersionError where a newer
+// cbsdmq wrote it, *cbsdmq.Error with a hint for everything else
 // that a person can mend: a file system that cannot hold it, a damaged file, a
 // full or read-only disk.
 func Open(ctx context.Context, o Options) (_ *Journal, err error) {

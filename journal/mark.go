@@ -195,7 +195,7 @@ func copied(ctx context.Context, seen, path, pool string) bool {
 	if b, err := os.Stat(path); err != nil || os.SameFile(a, b) {
 		return false
 	}
-	db, err := OpenReader(seen)
+	db, err := openReader(seen, 1)
 	if err != nil {
 		return false // something else has taken its place
 	}

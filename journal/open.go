@@ -40,10 +40,11 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	if j.write, err = j.db.Conn(ctx); err != nil {
 		return err
 	}
-	fresh, err := identify(ctx, j.write, j.path)
+	version, err := identify(ctx, j.write, j.path, 1)
 	if err != nil {
 		return err
 	}
+	fresh := version == 0
 	if !fresh {
 		if err := checkDamage(ctx, j.write, j.path); err != nil {
 			return err
@@ -54,6 +55,11 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	}
 	if err := j.stmt.prepareTx(ctx, j.write); err != nil {
 		return err
+	}
+	if !fresh && version < schemaVersion {
+		if err := j.migrate(ctx, version); err != nil {
+			return err
+		}
 	}
 	if !fresh {
 		// This changes nothing. A file that can only be read is found out here,
@@ -164,8 +170,12 @@ func (j *Journal) closeFiles() error {
 }
 
 // OpenReader opens a journal for queries only; the agent may hold it. Errors
-// are those of Open; that there is none is fs.ErrNotExist.
-func OpenReader(path string) (_ *sql.DB, err error) {
+// are those of Open; that there is none is fs.ErrNotExist. A journal with the
+// schema of an older cbsdmq is a *VersionError: only Open brings it up.
+func OpenReader(path string) (*sql.DB, error) { return openReader(path, schemaVersion) }
+
+// openReader is OpenReader for a journal of any schema from oldest on.
+func openReader(path string, oldest int) (_ *sql.DB, err error) {
 	if err := checkRegular(path); err != nil {
 		return nil, explain("reading journal", path, err)
 	}
@@ -186,8 +196,8 @@ func OpenReader(path string) (_ *sql.DB, err error) {
 			err = explain("reading journal", path, err)
 		}
 	}()
-	fresh, err := identify(context.Background(), db, path)
-	if err == nil && fresh {
+	version, err := identify(context.Background(), db, path, oldest)
+	if err == nil && version == 0 {
 		err = cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "it is empty").
 			WithHint("an agent fills it when it first serves the pool")
 	}
@@ -238,27 +248,28 @@ type querier interface {
 }
 
 // identify tells a journal from other databases, before anything is written to
-// it. fresh: there is nothing in it yet.
-func identify(ctx context.Context, c querier, path string) (fresh bool, err error) {
-	var app, version, tables int
+// it, and returns the version of its schema, from oldest on; 0: there is nothing
+// in it yet.
+func identify(ctx context.Context, c querier, path string, oldest int) (version int, err error) {
+	var app, tables int
 	for q, to := range map[string]*int{
 		"PRAGMA application_id":              &app,
 		"PRAGMA user_version":                &version,
 		"SELECT count(*) FROM sqlite_schema": &tables,
 	} {
 		if err := c.QueryRowContext(ctx, q).Scan(to); err != nil {
-			return false, err
+			return 0, err
 		}
 	}
 	switch {
-	case app == applicationID && version == schemaVersion:
-		return false, nil
+	case app == applicationID && oldest <= version && version <= schemaVersion:
+		return version, nil
 	case app == applicationID:
-		return false, &VersionError{Path: path, Version: version}
+		return 0, &VersionError{Path: path, Version: version}
 	case app == 0 && version == 0 && tables == 0:
-		return true, nil
+		return 0, nil
 	}
-	return false, errStranger()
+	return 0, errStranger()
 }
 
 // checkDamage looks for damage as long as that takes no time to speak of.

@@ -173,7 +173,7 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		"newer version": {
 			func(t *testing.T, p string) { execSQL(t, p, "PRAGMA user_version = 7") },
-			cbsdmq.CodeBadConfig, "schema version 7, this cbsdmq knows 1", "install the cbsdmq that wrote it",
+			cbsdmq.CodeBadConfig, "schema version 7, this cbsdmq knows 2", "install the cbsdmq that wrote it",
 		},
 		"other database": {
 			func(t *testing.T, p string) { os.Remove(p); execSQL(t, p, "CREATE TABLE jails (jname TEXT)") },

@@ -3,8 +3,8 @@ package journal
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +22,7 @@ type Reader struct {
 // NewReader reads the journal at path through db, see OpenReader.
 func NewReader(db *sql.DB, path string) Reader { return Reader{db: db, path: path} }
 
-const jobColumns = `seq, id, ident, sender, key, bus, command, guest, flags, state, accepted, expires,
+const jobColumns = `seq, id, ident, sender, key, bus, command, guest, signer, signkey, flags, state, accepted, expires,
 	begun, finished, epoch, n, host, boot, outsize, result, before, plan`
 
 // Conditions on jobs and addresses that have to be answered from an index.
@@ -40,7 +40,7 @@ const (
 
 func (r *Job) scan(row interface{ Scan(...any) error }) error {
 	var accepted, expires, begun, finished, epoch, n int64
-	err := row.Scan(&r.Seq, &r.ID, &r.Ident, &r.Sender, &r.Key, &r.Bus, &r.Command, &r.Guest, &r.Flags, &r.State,
+	err := row.Scan(&r.Seq, &r.ID, &r.Ident, &r.Sender, &r.Key, &r.Bus, &r.Command, &r.Guest, &r.Signer, &r.SignKey, &r.Flags, &r.State,
 		&accepted, &expires, &begun, &finished, &epoch, &n, &r.Host, &r.Boot, &r.OutSize, &r.Result, &r.Before, &r.Plan)
 	r.Accepted, r.Expires, r.Begun, r.Finished = fromMicro(accepted), fromMicro(expires), fromMicro(begun), fromMicro(finished)
 	r.Epoch, r.N = uint64(epoch), uint64(n)
@@ -149,16 +149,11 @@ func (r Reader) Owed(ctx context.Context) ([]Owe, error) {
 // Broker returns the incarnation of a broker that was noted last, "" if none
 // was, and the seq of the first job that came after that.
 func (r Reader) Broker(ctx context.Context, bus string) (instance string, since int64, err error) {
-	var text string
-	err = r.db.QueryRowContext(ctx, "SELECT coalesce((SELECT instance FROM broker WHERE bus = ?), '')", bus).Scan(&text)
-	if err != nil || text == "" {
-		return "", 0, explain("reading journal", r.path, err)
+	err = r.db.QueryRowContext(ctx, "SELECT instance, since FROM broker WHERE bus = ?", bus).Scan(&instance, &since)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", 0, nil
 	}
-	seq, instance, _ := strings.Cut(text, " ")
-	if since, err = strconv.ParseInt(seq, 10, 64); err != nil {
-		return text, math.MaxInt64, nil //nolint:nilerr // it was noted without
-	}
-	return instance, since, nil
+	return instance, since, explain("reading journal", r.path, err)
 }
 
 // OwedByID returns the addresses on a bus that have not had their last reply

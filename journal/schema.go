@@ -8,7 +8,7 @@ import (
 // schemaVersion is kept in PRAGMA user_version, applicationID ("cbmq") in
 // PRAGMA application_id.
 const (
-	schemaVersion = 1
+	schemaVersion = 2
 	applicationID = 0x63626d71
 )
 
@@ -41,6 +41,8 @@ CREATE TABLE job (
 	bus      TEXT NOT NULL,              -- where it came from
 	command  TEXT NOT NULL,
 	guest    TEXT NOT NULL,
+	signer   TEXT NOT NULL DEFAULT '',   -- whose key signed it, '' = not signed
+	signkey  TEXT NOT NULL DEFAULT '',   -- the public key of that, in base64
 	flags    INTEGER NOT NULL,           -- see Flags
 	state    TEXT NOT NULL,
 	accepted INTEGER NOT NULL,
@@ -82,13 +84,40 @@ CREATE INDEX alias_job ON alias(job);
 
 CREATE TABLE broker (                    -- which incarnation of a broker the addresses of today are of
 	bus      TEXT PRIMARY KEY,
-	instance TEXT NOT NULL               -- the seq of the first job that may be from it, a space, its name
+	instance TEXT NOT NULL,              -- its name
+	since    INTEGER NOT NULL            -- job.seq of the first one that may be from it
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tombstone (                 -- cancelled before they came
 	id TEXT PRIMARY KEY,
 	at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE pause (                     -- nothing that changes them is begun
+	guest  TEXT PRIMARY KEY,             -- '' = the whole pool
+	reason TEXT NOT NULL,
+	who    TEXT NOT NULL,
+	at     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE verdict (                   -- what a person found out about a job that ended unknown
+	job    INTEGER PRIMARY KEY,          -- job.seq
+	state  TEXT NOT NULL,                -- done or failed
+	reason TEXT NOT NULL,
+	who    TEXT NOT NULL,
+	at     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE act (                       -- what people did beside submitting jobs
+	seq    INTEGER PRIMARY KEY,
+	at     INTEGER NOT NULL,
+	who    TEXT NOT NULL,
+	what   TEXT NOT NULL,                -- pause, resume, resolve, cancel, release, drop
+	guest  TEXT NOT NULL,                -- '' = none, or the whole pool
+	job    TEXT NOT NULL,                -- job.id, '' = none
+	reason TEXT NOT NULL
+) STRICT;
+CREATE INDEX act_at ON act(at);
 `
 
 // create makes the tables of a new journal, and its identity from j.meta.

@@ -276,6 +276,10 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		return err
 	}
 	defer j.Close()
+	if m := j.Migrated(); m != nil {
+		log.Info("the journal has the schema of this version now", "pool", c.Pool, "from", m.From, "copy", m.Copy,
+			"hint", "the copy is for going back to the former cbsdmq; remove it when that is not wanted any more")
+	}
 	var ends []agent.Endpoint
 	for _, s := range c.Buses() {
 		b, closer, err := h.buses.Open(ctx, s.Kind, s.Config)
