@@ -22,6 +22,13 @@ const (
 	OpCancel Op = "cancel" // end a job, or keep it from beginning
 	OpGuests Op = "guests" // the pool's inventory
 	OpHeld   Op = "held"   // release or drop the jobs held after the journal went back in time
+
+	OpPause   Op = "pause"   // begin nothing that changes Guest, or the pool where that is ""
+	OpResume  Op = "resume"  // the end of that
+	OpPauses  Op = "pauses"  // what is paused
+	OpWhy     Op = "why"     // what the jobs of a guest wait for, or one job, or all
+	OpResolve Op = "resolve" // a person's verdict on a job that ended unknown
+	OpActs    Op = "acts"    // what people did beside submitting jobs, the newest first
 )
 
 // A Request is put on the control lane. The answer comes as a Response to the
@@ -35,9 +42,13 @@ type Request struct {
 	Job     string        `json:"job,omitempty"`    // id without the pool, or "" where none is meant
 	Offset  int64         `json:"offset,omitempty"` // OpOutput: bytes of stdout that the requester has
 	Wait    time.Duration `json:"wait,omitempty"`   // OpOutput: answer when there is more or the job has ended, at the latest after this (nanoseconds)
-	Limit   int           `json:"limit,omitempty"`  // OpJobs: at most so many; 0 = 100
-	After   string        `json:"after,omitempty"`  // OpJobs, OpGuests: go on after this id or name, where a Response had More
-	State   State         `json:"state,omitempty"`  // OpJobs: only these
+	Limit   int           `json:"limit,omitempty"`  // OpJobs, OpActs: at most so many; 0 = 100
+	After   string        `json:"after,omitempty"`  // OpJobs, OpGuests, OpPauses, OpActs: go on after this id, name, guest or seq, where a Response had More
+	State   State         `json:"state,omitempty"`  // OpJobs: only these; OpResolve: Done or Failed
+	Guest   string        `json:"guest,omitempty"`  // OpJobs, OpGuests, OpWhy, OpActs: only this one; OpPause, OpResume
+	Since   time.Time     `json:"since,omitzero"`   // OpJobs, OpActs: not those of before
+	By      string        `json:"by,omitempty"`     // who asks
+	Reason  string        `json:"reason,omitempty"` // OpPause, OpResolve: for people
 	Action  string        `json:"action,omitempty"` // OpHeld: "release" or "drop"
 	Expires time.Time     `json:"expires,omitzero"` // not answered later than this
 }
@@ -51,11 +62,14 @@ type Response struct {
 	Job    *JobInfo   `json:"job,omitempty"`
 	Jobs   []JobInfo  `json:"jobs,omitempty"`
 	Guests []Guest    `json:"guests,omitempty"`
+	Pauses []Pause    `json:"pauses,omitempty"`
+	Acts   []Act      `json:"acts,omitempty"`
+	Waits  []Wait     `json:"waits,omitempty"`  // OpWhy
 	Data   []byte     `json:"data,omitempty"`   // OpOutput: stdout from Offset on
 	Offset int64      `json:"offset,omitempty"` // OpOutput: where Data begins; beyond the one asked for where output was dropped
 	End    bool       `json:"end,omitempty"`    // OpOutput: the job has ended and Data reaches its end
 	Final  *Reply     `json:"final,omitempty"`  // the job's last reply, where it has ended
-	More   bool       `json:"more,omitempty"`   // OpJobs, OpGuests: there are more; ask with After
+	More   bool       `json:"more,omitempty"`   // OpJobs, OpGuests, OpPauses, OpActs: there are more; ask with After
 }
 
 // A Problem is an Error on the wire.
@@ -100,6 +114,16 @@ type AgentInfo struct {
 	Workers   int       `json:"workers"`
 	Readers   int       `json:"readers"`
 	Trouble   string    `json:"trouble,omitempty"` // why it does not take new jobs, or ""
+
+	Oldest       time.Time `json:"oldest,omitzero"`         // when the job that has waited longest was accepted
+	Backlog      int       `json:"backlog,omitempty"`       // jobs that have not ended, at which it takes no more
+	Paused       *Pause    `json:"paused,omitempty"`        // the whole pool is
+	PausedGuests int       `json:"paused_guests,omitempty"` // guests that are
+	Guests       int       `json:"guests,omitempty"`
+	GuestsOn     int       `json:"guests_on,omitempty"`
+	DiskUsed     int64     `json:"disk_used,omitempty"` // bytes of the file system of the pool
+	DiskSize     int64     `json:"disk_size,omitempty"` // with what is free
+	CBSD         string    `json:"cbsd,omitempty"`      // its version
 }
 
 // JobInfo is what is known of a job: the journal's row, for people and programs.
@@ -118,6 +142,9 @@ type JobInfo struct {
 	BegunAt    time.Time `json:"begun_at,omitzero"`
 	FinishedAt time.Time `json:"finished_at,omitzero"`
 	Sender     string    `json:"sender"`
+	Signer     string    `json:"signer,omitempty"` // whose key signed it
+	Paused     bool      `json:"paused,omitempty"` // it waits because a person paused its guest or the pool
+	Verdict    *Verdict  `json:"verdict,omitempty"`
 	Output     int64     `json:"output"` // bytes of stdout so far
 }
 
@@ -135,6 +162,11 @@ type Guest struct {
 	OSType   string `json:"vm_os_type"`
 	VNC      string `json:"vnc"` // host:port of the last start
 	AStart   bool   `json:"astart"`
+
+	Busy   string `json:"busy,omitempty"`   // the command that changes it now, ours or another's
+	Job    string `json:"job,omitempty"`    // printed id of that, where it is ours
+	Queued int    `json:"queued,omitempty"` // jobs that wait for it
+	Paused *Pause `json:"paused,omitempty"` // it, or the whole pool, is
 }
 
 // ParseRequest reads a request of the control lane; like ParseJob it
@@ -179,8 +211,29 @@ func (r *Request) check() error {
 	case r.Limit < 0:
 		return refusedf("limit", "negative")
 	}
+	for _, line := range []struct {
+		field, text string
+		most        int
+	}{{"guest", r.Guest, WhoMax}, {"by", r.By, WhoMax}, {"reason", r.Reason, ReasonMax}} {
+		if err := checkLine(line.field, line.text, line.most); err != nil {
+			return err
+		}
+	}
 	switch r.Op {
-	case OpStatus, OpJobs, OpGuests, OpHeld:
+	case OpStatus, OpJobs, OpGuests, OpHeld, OpPauses, OpWhy, OpActs:
+	case OpPause, OpResume:
+		if r.By == "" {
+			return refusedf("by", "missing").WithHint("say who asks for it")
+		}
+	case OpResolve:
+		switch {
+		case r.Job == "":
+			return refusedf("job", "missing")
+		case r.By == "":
+			return refusedf("by", "missing").WithHint("say who found it out")
+		case r.State != Done && r.State != Failed:
+			return refusedf("state", "%q is neither done nor failed", r.State)
+		}
 	case OpOutput, OpCancel:
 		if r.Job == "" {
 			return refusedf("job", "missing")
@@ -204,7 +257,7 @@ func ParseResponse(body []byte) (Response, error) {
 
 // Fit returns r cut so that its JSON has at most size bytes; size is at least
 // 4096. Data keeps its beginning and then neither End nor Final: the requester
-// asks for the rest. Jobs and Guests keep their first ones, and More says so.
+// asks for the rest. Lists keep their first ones, and More says so.
 // Long arguments are shortened.
 func (r Response) Fit(size int) Response {
 	if jsonSize(r) <= size {
@@ -252,6 +305,24 @@ func (r Response) Fit(size int) Response {
 		bare.Guests, bare.More = nil, true
 		n := fitList(r.Guests, size-jsonSize(bare)-len(`,"guests":[]`))
 		r.Guests, r.More = r.Guests[:n], r.More || n < len(r.Guests)
+	}
+	if len(r.Pauses) > 0 {
+		bare := r
+		bare.Pauses, bare.More = nil, true
+		n := fitList(r.Pauses, size-jsonSize(bare)-len(`,"pauses":[]`))
+		r.Pauses, r.More = r.Pauses[:n], r.More || n < len(r.Pauses)
+	}
+	if len(r.Acts) > 0 {
+		bare := r
+		bare.Acts, bare.More = nil, true
+		n := fitList(r.Acts, size-jsonSize(bare)-len(`,"acts":[]`))
+		r.Acts, r.More = r.Acts[:n], r.More || n < len(r.Acts)
+	}
+	if len(r.Waits) > 0 {
+		bare := r
+		bare.Waits, bare.More = nil, true
+		n := fitList(r.Waits, size-jsonSize(bare)-len(`,"waits":[]`))
+		r.Waits, r.More = r.Waits[:n], r.More || n < len(r.Waits)
 	}
 	return r
 }

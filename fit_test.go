@@ -184,6 +184,9 @@ func TestResponseFits(t *testing.T) {
 		"final":          {cbsdmq.Response{End: true, Final: final}, func(r cbsdmq.Response) bool { return r.End && len(r.Final.Message) > 64000 }},
 		"final and job":  {cbsdmq.Response{Job: &job, Final: final}, func(r cbsdmq.Response) bool { return len(r.Final.Message) > 60000 && r.Job.Args[0] == "jname=vm1" }},
 		"jobs":           {cbsdmq.Response{Jobs: jobs}, func(r cbsdmq.Response) bool { return r.More && len(r.Jobs) > 50 }},
+		"acts":           {cbsdmq.Response{Acts: make([]cbsdmq.Act, 3000)}, func(r cbsdmq.Response) bool { return r.More && len(r.Acts) > 500 }},
+		"pauses":         {cbsdmq.Response{Pauses: make([]cbsdmq.Pause, 3000)}, func(r cbsdmq.Response) bool { return r.More && len(r.Pauses) > 500 }},
+		"waits":          {cbsdmq.Response{Waits: make([]cbsdmq.Wait, 3000), More: true}, func(r cbsdmq.Response) bool { return r.More && len(r.Waits) > 500 }},
 		"guests":         {cbsdmq.Response{Guests: guests}, func(r cbsdmq.Response) bool { return r.More && len(r.Guests) > 200 }},
 		"error": {cbsdmq.Response{Error: &cbsdmq.Problem{Code: cbsdmq.CodeInternal, Message: long, Hint: long, Field: long}}, func(r cbsdmq.Response) bool {
 			return r.Error.Code == cbsdmq.CodeInternal && len(r.Error.Message) > 1000

@@ -165,11 +165,12 @@ func TestReplyBeginsWithOriginal(t *testing.T) {
 func TestControlJSON(t *testing.T) {
 	request := cbsdmq.Request{
 		V: 1, Op: cbsdmq.OpOutput, Reply: testULID, Req: "3", Pool: "pool1", Job: testULID,
-		Offset: 5, Wait: 30 * time.Second, Limit: 6, After: "17", State: cbsdmq.Running, Action: "drop", Expires: testTime,
+		Offset: 5, Wait: 30 * time.Second, Limit: 6, After: "17", State: cbsdmq.Running,
+		Guest: "vm1", Since: testTime, By: "anna@host1", Reason: "disk swap", Action: "drop", Expires: testTime,
 	}
 	wantJSON(t, request, `{"v":1,"op":"output","reply":"01K9ZQ6V4S8H2M0W3C5D7E9F1G","req":"3","pool":"pool1",`+
 		`"job":"01K9ZQ6V4S8H2M0W3C5D7E9F1G","offset":5,"wait":30000000000,"limit":6,"after":"17","state":"running",`+
-		`"action":"drop","expires":"2026-11-22T10:00:00Z"}`)
+		`"guest":"vm1","since":"2026-11-22T10:00:00Z","by":"anna@host1","reason":"disk swap","action":"drop","expires":"2026-11-22T10:00:00Z"}`)
 	wantJSON(t, cbsdmq.Request{V: 1, Op: cbsdmq.OpStatus, Reply: testULID}, `{"v":1,"op":"status","reply":"`+testULID+`","req":""}`)
 
 	body, err := json.Marshal(request)

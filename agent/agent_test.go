@@ -359,20 +359,20 @@ func TestCancel(t *testing.T) {
 	behind := b.submit("jset", "jname=jail1")
 	b.running(long)
 	eventually(t, "all are accepted", func() bool { return s.open.Load() == 3 })
-	if err := s.cancel(t.Context(), waiting); err != nil {
+	if err := s.cancel(t.Context(), cbsdmq.Request{Job: waiting, By: "anna"}); err != nil {
 		t.Fatal(err)
 	}
 	b.want(waiting, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
-	if err := s.cancel(t.Context(), long); err != nil {
+	if err := s.cancel(t.Context(), cbsdmq.Request{Job: long, By: "anna"}); err != nil {
 		t.Fatal(err)
 	}
 	b.want(long, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
 	b.want(behind, cbsdmq.Done, 0)
-	if err := s.cancel(t.Context(), long); err == nil {
+	if err := s.cancel(t.Context(), cbsdmq.Request{Job: long, By: "anna"}); err == nil {
 		t.Error("a job that has ended was cancelled")
 	}
 	early := b.job("jset", "jname=jail1")
-	if err := s.cancel(t.Context(), early.Meta.ID); err != nil {
+	if err := s.cancel(t.Context(), cbsdmq.Request{Job: early.Meta.ID, By: "anna"}); err != nil {
 		t.Fatal(err)
 	}
 	b.put(early)
@@ -392,7 +392,7 @@ func TestCancelGoesOn(t *testing.T) {
 	s := b.start()
 	id := b.submit("jstart", "jname=jail1")
 	b.running(id)
-	if err := s.cancel(t.Context(), id); err != nil {
+	if err := s.cancel(t.Context(), cbsdmq.Request{Job: id, By: "anna"}); err != nil {
 		t.Fatal(err)
 	}
 	r := b.want(id, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
@@ -411,7 +411,7 @@ func TestCancelTooLate(t *testing.T) {
 	s := b.start()
 	id := b.submit("jstart", "jname=jail1")
 	b.running(id)
-	if err := s.cancel(t.Context(), id); err != nil {
+	if err := s.cancel(t.Context(), cbsdmq.Request{Job: id, By: "anna"}); err != nil {
 		t.Fatal(err)
 	}
 	b.want(id, cbsdmq.Done, 0)

@@ -89,7 +89,7 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
 	}
 	now := time.Now()
 	expired := j.expired(now)
-	if busy == nil && !expired && l.runnerUp && !l.s.drain.Load() {
+	if busy == nil && !expired && l.runnerUp && !l.s.drain.Load() && !l.isPaused(j) {
 		j.before = before
 		l.begin(j)
 		return

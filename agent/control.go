@@ -91,7 +91,7 @@ func (s *Server) answer(ctx context.Context, req cbsdmq.Request) (cbsdmq.Respons
 	switch req.Op {
 	case cbsdmq.OpStatus:
 		if req.Job == "" {
-			in := s.Info()
+			in := s.fullInfo(ctx)
 			resp.Agent = &in
 			return resp, nil
 		}
@@ -103,20 +103,27 @@ func (s *Server) answer(ctx context.Context, req cbsdmq.Request) (cbsdmq.Respons
 	case cbsdmq.OpJobs:
 		return s.list(ctx, req)
 	case cbsdmq.OpGuests:
-		guests, err := s.cfg.CBSD.Guests(ctx)
-		for _, g := range guests {
-			if g.Name > req.After {
-				g.Pool = s.cfg.Pool
-				resp.Guests = append(resp.Guests, g)
-			}
-		}
+		var err error
+		resp.Guests, err = s.guests(ctx, req)
 		return resp, err
 	case cbsdmq.OpOutput:
 		return s.output(ctx, req)
 	case cbsdmq.OpCancel:
-		return resp, s.cancel(ctx, req.Job)
+		return resp, s.cancel(ctx, req)
 	case cbsdmq.OpHeld:
-		return resp, s.heldJobs(ctx, req.Action)
+		return resp, s.heldJobs(ctx, req)
+	case cbsdmq.OpPause:
+		return resp, s.pause(ctx, req)
+	case cbsdmq.OpResume:
+		return resp, s.resume(ctx, req)
+	case cbsdmq.OpPauses:
+		return s.listPauses(req), nil
+	case cbsdmq.OpWhy:
+		return s.why(ctx, req)
+	case cbsdmq.OpResolve:
+		return resp, s.resolve(ctx, req)
+	case cbsdmq.OpActs:
+		return s.acts(ctx, req)
 	}
 	return resp, cbsdmq.Errorf(cbsdmq.CodeRefused, "op", "not known here")
 }
@@ -133,7 +140,7 @@ func (s *Server) row(ctx context.Context, id string) (*journal.Job, error) {
 
 // status is what is known of one job; with its last reply where it has ended.
 func (s *Server) status(ctx context.Context, row *journal.Job) (cbsdmq.Response, error) {
-	info := s.info(row)
+	info := s.info(ctx, row)
 	resp := cbsdmq.Response{Job: &info}
 	if !row.State.Ended() {
 		return resp, nil
@@ -148,36 +155,62 @@ func (s *Server) status(ctx context.Context, row *journal.Job) (cbsdmq.Response,
 }
 
 func (s *Server) list(ctx context.Context, req cbsdmq.Request) (cbsdmq.Response, error) {
-	limit := req.Limit
-	if limit <= 0 || limit > 1000 {
-		limit = jobsLimit
-	}
-	rows, err := s.cfg.Journal.Reader().Newest(ctx, limit+1, req.State, req.After)
+	limit := listLimit(req.Limit)
+	rows, err := s.cfg.Journal.Reader().Search(ctx, limit+1, journal.Search{State: req.State, Before: req.After, Guest: req.Guest, Since: req.Since})
 	resp := cbsdmq.Response{More: len(rows) > limit}
 	for _, row := range rows[:min(len(rows), limit)] {
-		resp.Jobs = append(resp.Jobs, s.info(row))
+		resp.Jobs = append(resp.Jobs, s.info(ctx, row))
 	}
 	return resp, err
 }
 
-func (s *Server) info(row *journal.Job) cbsdmq.JobInfo {
-	in := JobInfo(s.cfg.Pool, row)
+// listLimit is how many of a list are answered that is asked for at most limit.
+func listLimit(limit int) int {
+	if limit <= 0 || limit > 1000 {
+		return jobsLimit
+	}
+	return limit
+}
+
+func (s *Server) info(ctx context.Context, row *journal.Job) cbsdmq.JobInfo {
+	in := describe(ctx, s.cfg.Pool, s.cfg.Journal.Reader(), s.paused(), row)
 	if r, ok := s.live.run(row.ID); ok {
 		in.Output = r.size()
 	}
 	return in
 }
 
-// JobInfo is what a row of pool's journal says about its job. Secrets in its
-// arguments are hidden.
-func JobInfo(pool string, row *journal.Job) cbsdmq.JobInfo {
+// JobInfos is what a pool's journal says about rows of it. Secrets in arguments
+// are hidden.
+func JobInfos(ctx context.Context, pool string, r journal.Reader, rows []*journal.Job) ([]cbsdmq.JobInfo, error) {
+	list, err := r.Pauses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := make(pauses, len(list))
+	for _, p := range list {
+		now[p.Guest] = p
+	}
+	jobs := make([]cbsdmq.JobInfo, len(rows))
+	for i, row := range rows {
+		jobs[i] = describe(ctx, pool, r, now, row)
+	}
+	return jobs, nil
+}
+
+func describe(ctx context.Context, pool string, reader journal.Reader, paused pauses, row *journal.Job) cbsdmq.JobInfo {
 	in := cbsdmq.JobInfo{
 		ID: cbsdmq.PrintedID(pool, row.ID), Pool: pool, Command: row.Command, Args: []string{}, Guest: row.Guest,
 		State: row.State, AcceptedAt: row.Accepted, BegunAt: row.Begun, FinishedAt: row.Finished,
-		Sender: row.Sender, Output: row.OutSize,
+		Sender: row.Sender, Signer: row.Signer, Output: row.OutSize,
+	}
+	if row.State == cbsdmq.Unknown {
+		// Where it cannot be read the end of the job is told without.
+		in.Verdict, _ = reader.Verdict(ctx, row.Seq)
 	}
 	var plan cbsd.Plan
 	if row.Plan != nil && json.Unmarshal(row.Plan, &plan) == nil && len(plan.Argv) > 0 {
+		in.Paused = !row.State.Ended() && row.Begun.IsZero() && paused.of(plan.Class, plan.Lanes) != nil
 		for _, a := range plan.Argv[1:] {
 			if name, _, ok := strings.Cut(a, "="); ok && cbsd.Redact(name) {
 				a = name + "=***"
@@ -282,20 +315,12 @@ func headOf(kept int64) int64 {
 
 // cancel ends a job, or keeps it from beginning: also one that has not come
 // yet.
-func (s *Server) cancel(ctx context.Context, id string) error {
-	answer := make(chan error, 1)
-	if !s.post(ctx, func(l *loop) { l.cancel(id, func(err error) { answer <- err }) }) {
-		return ctx.Err()
-	}
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+func (s *Server) cancel(ctx context.Context, req cbsdmq.Request) error {
+	return s.ask(ctx, func(l *loop, done func(error)) { l.cancel(req, done) })
 }
 
-func (l *loop) cancel(id string, done func(error)) {
+func (l *loop) cancel(req cbsdmq.Request, done func(error)) {
+	id := req.Job
 	l.failed = append(l.failed, done)
 	j := l.byID[id]
 	if j == nil {
@@ -314,6 +339,10 @@ func (l *loop) cancel(id string, done func(error)) {
 		}
 	}
 	l.after = append(l.after, func() { done(nil) })
+	if j != nil {
+		req.Guest = j.row.Guest
+	}
+	l.act("cancel", req)
 	switch {
 	case j == nil:
 		l.batch.Tombstone = append(l.batch.Tombstone, id)
@@ -349,24 +378,15 @@ func (l *loop) cancelUnbegun(j *job) {
 
 // heldJobs lets the jobs run, or ends them, that were held because the journal
 // went back in time.
-func (s *Server) heldJobs(ctx context.Context, action string) error {
-	if action != "release" && action != "drop" {
-		return cbsdmq.Errorf(cbsdmq.CodeRefused, "action", "%q is neither release nor drop", action)
+func (s *Server) heldJobs(ctx context.Context, req cbsdmq.Request) error {
+	if req.Action != "release" && req.Action != "drop" {
+		return cbsdmq.Errorf(cbsdmq.CodeRefused, "action", "%q is neither release nor drop", req.Action)
 	}
-	answer := make(chan error, 1)
-	if !s.post(ctx, func(l *loop) {
-		l.failed = append(l.failed, func(err error) { answer <- err })
-		l.after = append(l.after, func() { answer <- nil })
-		l.held(action == "release")
-	}) {
-		return ctx.Err()
-	}
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return s.ask(ctx, func(l *loop, done func(error)) {
+		l.note(done)
+		l.act(req.Action, req)
+		l.held(req.Action == "release")
+	})
 }
 
 func (l *loop) held(release bool) {

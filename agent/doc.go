@@ -22,5 +22,8 @@
 //	outbox.go   result -> mailbox
 //	stream.go   output while it comes
 //	control.go  the control lane
+//	guests.go   the inventory and what goes on with it
+//	people.go   pauses, verdicts, and what people did
+//	why.go      what jobs wait for
 //	keep.go     time limits, retention, unread replies
 package agent

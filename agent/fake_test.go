@@ -34,6 +34,7 @@ type fakeMachine struct {
 	refuse  bool // starts, for want of disk space
 	refused int  // starts
 	away    bool // there is no runner, and none can be started
+	lost    bool // starts are lost on their way
 
 	onTerm  string // what a command does at SIGTERM: "" ends by it, "goes on" to a good end, "had ended" before
 	tooLate int    // status with which a command has ended when it is to be killed; 0 = it has not
@@ -183,6 +184,13 @@ func (m *fakeMachine) setAway(away bool) {
 	m.away = away
 }
 
+// setLost loses starts on their way.
+func (m *fakeMachine) setLost(lost bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lost = lost
+}
+
 // setRefuse has the runner refuse starts for want of room.
 func (m *fakeMachine) setRefuse(refuse bool) {
 	m.mu.Lock()
@@ -254,6 +262,7 @@ func (r *fakeRunner) Start(starts ...runner.Start) error {
 	defer r.m.mu.Unlock()
 	for _, s := range starts {
 		switch {
+		case r.m.lost:
 		case r.m.refuse:
 			r.m.refused++
 			r.m.tell(runner.Event{Key: s.Key, Kind: runner.Refused, Temporary: true, Reason: "no space left"})

@@ -363,7 +363,7 @@ func (l *loop) arrive(a *arrival) bool {
 	switch {
 	case j.row.Flags&journal.Crashed != 0: // into the journal before it is looked at again
 		l.enlist(j)
-	case j.waits > 0 || len(l.ready[j.plan.Class]) > 0 || !l.takeSlot(j):
+	case j.waits > 0 || len(l.ready[j.plan.Class]) > 0 || l.isPaused(j) || !l.takeSlot(j):
 		l.enlist(j)
 	case j.plan.Class == cbsd.Read:
 		a.accept.Begin = true

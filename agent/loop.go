@@ -350,7 +350,7 @@ func (l *loop) leave(n *node) {
 
 // makeReady queues a job that waits for a worker only, once.
 func (l *loop) makeReady(j *job) {
-	if j.phase == queued && j.row.State != cbsdmq.Held && !j.ready {
+	if j.phase == queued && j.row.State != cbsdmq.Held && !j.ready && !l.isPaused(j) {
 		j.ready = true
 		l.ready[j.plan.Class] = append(l.ready[j.plan.Class], j)
 	}

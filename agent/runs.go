@@ -28,6 +28,9 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 	if err := s.cfg.Journal.CheckMark(ctx, snap.Mark.N); err != nil {
 		return snap, err
 	}
+	if err := s.loadPauses(ctx); err != nil {
+		return snap, err
+	}
 	rows, err := s.cfg.Journal.Reader().Open(ctx)
 	if err != nil {
 		return snap, err
@@ -222,6 +225,10 @@ func (l *loop) reconcile(r Runner, snap knowledge) {
 				l.expire(j)
 				continue
 			}
+			if l.isPaused(j) { // its start was not sent before it was
+				l.takeBack(j)
+				continue
+			}
 			again = append(again, j)
 		default:
 			e = runner.Event{Key: j.key, Kind: runner.Lost, Reason: "the runner does not know the command"}
@@ -300,11 +307,8 @@ func (l *loop) refusedStart(j *job, e runner.Event) {
 	if e.Temporary {
 		l.s.log.Warn("the runner cannot start commands now", "job", j.printedID(l.s.cfg.Pool), "reason", e.Reason)
 		l.s.running.Add(-1)
-		l.giveSlot(j)
-		j.phase, j.key = queued, runner.Key{}
-		j.row.Epoch, j.row.N, j.row.Begun, j.row.Boot = 0, 0, time.Time{}, ""
+		l.takeBack(j)
 		j.again = time.Now().Add(foreignRetry)
-		l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
 		l.refused = append(l.refused, e.Key)
 		if j.why == cbsdmq.Cancelled {
 			l.cancelUnbegun(j)
@@ -322,6 +326,15 @@ func (l *loop) ackRefused() {
 		_ = r.Ack(l.refused...)
 	}
 	l.refused = nil
+}
+
+// takeBack makes a job wait again whose begin is in the journal and came to
+// nothing.
+func (l *loop) takeBack(j *job) {
+	l.giveSlot(j)
+	j.phase, j.key = queued, runner.Key{}
+	j.row.Epoch, j.row.N, j.row.Begun, j.row.Boot = 0, 0, time.Time{}, ""
+	l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)
 }
 
 // watchLost ends a job whose command was lost sight of. A read is run again,

@@ -94,6 +94,9 @@ type Config struct {
 	ReplyTTL      time.Duration // of unread replies
 	Limits        journal.Limits
 
+	CBSDVersion func() string // for people; nil: not known
+	Workdir     string        // whose file system is told of; "": none
+
 	// Crashed returns, once, the printed ids of jobs of this pool whose handling
 	// crashed the agent before this one; nil: none did.
 	Crashed func() []string
@@ -124,6 +127,9 @@ type Server struct {
 	idle    chan struct{} // closed when drained and nothing runs
 	live    liveOutputs
 	runner  current
+
+	pauses atomic.Pointer[pauses] // set by the loop
+	disk   disk
 
 	suspects map[string]bool // printed ids: see countCrashes; not written once it serves
 

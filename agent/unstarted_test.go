@@ -159,7 +159,7 @@ func TestCancelWhileStartIsRefused(t *testing.T) {
 	cancelled := make(chan error, 1)
 	s.post(t.Context(), func(l *loop) {
 		j := l.byID[id]
-		l.cancel(id, func(err error) { cancelled <- err })
+		l.cancel(cbsdmq.Request{Job: id}, func(err error) { cancelled <- err })
 		l.event(runner.Event{Key: j.key, Kind: runner.Refused, Temporary: true, Reason: "no space left"})
 	})
 	if err := <-cancelled; err != nil {
@@ -181,7 +181,7 @@ func TestCancelAfterTheEnd(t *testing.T) {
 	b.running(id)
 	b.machine.mute()
 	b.finish(id, 3, "")
-	if err := s.cancel(t.Context(), id); err != nil {
+	if err := s.cancel(t.Context(), cbsdmq.Request{Job: id}); err != nil {
 		t.Fatal(err)
 	}
 	b.stop()

@@ -134,6 +134,10 @@ type Batch struct {
 	Release   []int64 // seqs of held jobs: queued again
 	Mark      []Mark
 	Broker    []Broker
+	Pause     []cbsdmq.Pause // in place of an earlier one of the same guest
+	Resume    []string       // guests, "" = the whole pool
+	Verdict   []Verdict
+	Act       []cbsdmq.Act // Job is the id alone; Commit gives them their Seq
 	// Urgent: the batch may use up the reserve although no job ends in it. Its
 	// jobs will make room on the disk.
 	Urgent bool
@@ -145,9 +149,17 @@ type Mark struct {
 	Flags Flags
 }
 
+// A Verdict is a person's, on the job with that seq. A later one takes its
+// place.
+type Verdict struct {
+	Seq int64
+	cbsdmq.Verdict
+}
+
 // Empty reports whether there is nothing to write.
 func (b *Batch) Empty() bool {
-	return len(b.Accept)+len(b.Unbegin)+len(b.Begin)+len(b.Finish)+len(b.Sent)+len(b.Cancel)+len(b.Tombstone)+len(b.Release)+len(b.Mark)+len(b.Broker) == 0
+	return len(b.Accept)+len(b.Unbegin)+len(b.Begin)+len(b.Finish)+len(b.Sent)+len(b.Cancel)+len(b.Tombstone)+len(b.Release)+len(b.Mark)+len(b.Broker)+
+		len(b.Pause)+len(b.Resume)+len(b.Verdict)+len(b.Act) == 0
 }
 
 // micro is the journal's form of a time; the zero time is 0.

@@ -110,6 +110,9 @@ func (j *Journal) writeBatch(ctx context.Context, b *Batch) error {
 			return err
 		}
 	}
+	if err := j.writePeople(ctx, b); err != nil {
+		return err
+	}
 	if known {
 		for _, a := range b.Accept {
 			if a.Known == nil {
@@ -166,6 +169,7 @@ type statements struct {
 	insert, address, beginJob, finish, sent       *sql.Stmt
 	mark, release, tombstone, alias, meta, broker *sql.Stmt
 	unbegin                                       *sql.Stmt
+	pause, resume, verdict, act                   *sql.Stmt
 	stray, byIdent, byID, byKey, bySeq, like      *sql.Stmt
 }
 
@@ -195,6 +199,10 @@ func (s *statements) texts() map[**sql.Stmt]string {
 		&s.broker:    "INSERT INTO broker VALUES (?, ?, (SELECT coalesce(max(seq), 0) + 1 FROM job)) ON CONFLICT DO UPDATE SET instance = excluded.instance, since = excluded.since",
 		&s.tombstone: "INSERT INTO tombstone VALUES (?, ?) ON CONFLICT DO NOTHING",
 		&s.alias:     "INSERT INTO alias VALUES (?, ?) ON CONFLICT DO NOTHING",
+		&s.pause:     "INSERT INTO pause (guest, reason, who, at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET reason = excluded.reason, who = excluded.who, at = excluded.at",
+		&s.resume:    "DELETE FROM pause WHERE guest = ?",
+		&s.verdict:   "INSERT INTO verdict (job, state, reason, who, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state, reason = excluded.reason, who = excluded.who, at = excluded.at",
+		&s.act:       "INSERT INTO act (at, who, what, guest, job, reason) VALUES (?, ?, ?, ?, ?, ?)",
 		&s.meta:      "UPDATE meta SET n = ?, commits = ?, saved = ?",
 		&s.stray:     "SELECT EXISTS (SELECT 1 FROM tombstone WHERE id = ?1), coalesce((SELECT job FROM alias WHERE id = ?1), 0)",
 		&s.byIdent:   "SELECT seq FROM job WHERE ident = ? AND ident <> id",

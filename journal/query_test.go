@@ -18,6 +18,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"SELECT * FROM job " + whereNewest,
 		"SELECT * FROM address " + whereOwed,
 		"SELECT * FROM address " + whereOwedByID,
+		"SELECT * FROM act " + whereActs,
 		selectDroppable,
 		selectForgettable,
 	}
@@ -41,7 +42,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
 				t.Fatal(err)
 			}
-			if regexp.MustCompile(`^SCAN (job|address|alias|tombstone)\b`).MatchString(detail) && !short.MatchString(detail) {
+			if regexp.MustCompile(`^SCAN (job|address|alias|tombstone|verdict)\b`).MatchString(detail) && !short.MatchString(detail) {
 				t.Errorf("%s\nreads a whole table: %s", q, detail)
 			}
 			if strings.Contains(detail, "TEMP B-TREE") {

@@ -33,7 +33,7 @@ const (
 	whereLegacy = `WHERE seq = (SELECT max(seq) FROM (SELECT seq FROM job WHERE ident <> id AND ident = ?1
 		UNION ALL SELECT seq FROM job WHERE ident <> id AND ident > ?1 || '@' AND ident < ?1 || 'A'))`
 	whereNewest = `WHERE seq < CASE ?1 WHEN '' THEN 9223372036854775807 ELSE (SELECT seq FROM job WHERE id = ?1) END
-		AND (?2 = '' OR state = ?2) ORDER BY seq DESC LIMIT ?3`
+		AND (?2 = '' OR state = ?2) AND accepted >= ?4 AND (?5 = '' OR guest = ?5) ORDER BY seq DESC LIMIT ?3`
 	whereOwed     = "WHERE state = 0 AND EXISTS (SELECT 1 FROM job WHERE seq = address.job AND finished > 0) ORDER BY job"
 	whereOwedByID = "WHERE state = 0 AND foreign_id = 1 AND bus = ?"
 )
@@ -117,7 +117,20 @@ func (r Reader) Legacy(ctx context.Context, ident string) (*Job, int, error) {
 // in it, and with the id of a job only those accepted before it: none where
 // that job is forgotten.
 func (r Reader) Newest(ctx context.Context, limit int, state cbsdmq.State, before string) ([]*Job, error) {
-	return r.jobs(ctx, whereNewest, before, string(state), limit)
+	return r.Search(ctx, limit, Search{State: state, Before: before})
+}
+
+// A Search chooses jobs; what is empty is not looked at.
+type Search struct {
+	State  cbsdmq.State
+	Before string // only those accepted before the job with this id: none where that is forgotten
+	Guest  string
+	Since  time.Time // only those accepted since
+}
+
+// Search returns at most limit jobs, the newest first.
+func (r Reader) Search(ctx context.Context, limit int, s Search) ([]*Job, error) {
+	return r.jobs(ctx, whereNewest, s.Before, string(s.State), limit, micro(s.Since), s.Guest)
 }
 
 // An Owe is a reply that an address waits for, or has been sent.
@@ -163,12 +176,7 @@ func (r Reader) OwedByID(ctx context.Context, bus string) ([]Owe, error) {
 }
 
 func (r Reader) owes(ctx context.Context, where string, args ...any) ([]Owe, error) {
-	found, err := list(ctx, r, "SELECT job, bus, tube, foreign_id, state, put, put_id FROM address "+where, (*Owe).scan, args...)
-	var out []Owe
-	for _, o := range found {
-		out = append(out, *o)
-	}
-	return out, err
+	return values(list(ctx, r, "SELECT job, bus, tube, foreign_id, state, put, put_id FROM address "+where, (*Owe).scan, args...))
 }
 
 // Check looks through the whole journal for damage, a few seconds for each GB.

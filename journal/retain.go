@@ -66,12 +66,16 @@ func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool
 		}
 		for _, q := range []string{
 			"DELETE FROM address WHERE job IN (SELECT value FROM json_each(?))",
+			"DELETE FROM verdict WHERE job IN (SELECT value FROM json_each(?))",
 			"DELETE FROM alias WHERE job IN (SELECT value FROM json_each(?))",
 			"DELETE FROM job WHERE seq IN (SELECT value FROM json_each(?))",
 		} {
 			if err := j.change(ctx, forget, q); err != nil {
 				return err
 			}
+		}
+		if err := j.pruneActs(ctx, now, l); err != nil {
+			return err
 		}
 		res, err := j.write.ExecContext(ctx, "DELETE FROM tombstone WHERE id IN (SELECT id FROM tombstone WHERE at < ? LIMIT ?)",
 			before(now, l.forget()), pruneStep)

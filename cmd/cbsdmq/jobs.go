@@ -144,15 +144,12 @@ func readJobs(ctx context.Context, pool config.Found, limit int, state cbsdmq.St
 		return nil, err
 	}
 	defer db.Close()
-	rows, err := journal.NewReader(db, pool.Config.Journal).Newest(ctx, limit, state, "")
+	r := journal.NewReader(db, pool.Config.Journal)
+	rows, err := r.Newest(ctx, limit, state, "")
 	if err != nil {
 		return nil, err
 	}
-	jobs := make([]cbsdmq.JobInfo, len(rows))
-	for i, row := range rows {
-		jobs[i] = agent.JobInfo(pool.Name, row)
-	}
-	return jobs, nil
+	return agent.JobInfos(ctx, pool.Name, r, rows)
 }
 
 func (g *globals) listJobs(jobs []cbsdmq.JobInfo) error {

@@ -305,6 +305,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		Limits:   journal.Limits{Results: time.Duration(c.Retention), IDs: time.Duration(c.IDMemory), Size: int64(c.JournalMax)},
 		Crashed:  func() []string { return h.crashed.take(c.Pool) },
 		Log:      log,
+		Workdir:  c.CBSDEnv, CBSDVersion: func() string { return report.Version },
 		Ready: func() {
 			log.Info("serving", "pool", c.Pool, "workdir", c.CBSDEnv, "broker", c.Broker)
 			served()

@@ -140,7 +140,7 @@ var table = []mutation{
 	},
 	{
 		name: "a start that was refused for now stays begun in the journal", by: judge.Unknown,
-		edits: []edit{{"agent/runs.go", "		l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)\n", ""}},
+		edits: []edit{{"agent/runs.go", "	l.batch.Unbegin = append(l.batch.Unbegin, j.row.Seq)\n", ""}},
 	},
 	{
 		name: "the mark of the runner is not compared with the journal", by: judge.Unknown,
