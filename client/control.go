@@ -58,7 +58,7 @@ func (c *Client) ask(ctx context.Context, r cbsdmq.Request) (cbsdmq.Response, er
 	}
 	select {
 	case resp := <-answer:
-		return resp, resp.Error.Err()
+		return resp, c.older(r.Op, resp.Error.Err())
 	case <-wait.Done():
 	}
 	c.takeBack(lane.Name, id, put)
@@ -144,34 +144,46 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.ask(ctx, cbsdmq.Request{Op: cbsdmq.OpCancel, Job: id})
+	_, err = c.ask(ctx, cbsdmq.Request{Op: cbsdmq.OpCancel, Job: id, By: c.by("")})
 	return err
 }
 
 // Held lets the jobs run that were held because the journal went back in time
 // ("release"), or ends them ("drop").
 func (c *Client) Held(ctx context.Context, action string) error {
-	_, err := c.ask(ctx, cbsdmq.Request{Op: cbsdmq.OpHeld, Action: action})
+	_, err := c.ask(ctx, cbsdmq.Request{Op: cbsdmq.OpHeld, Action: action, By: c.by("")})
 	return err
 }
 
 // Jobs returns the newest jobs first, at most limit of them (0 = 100), and only
 // those in state unless that is "".
 func (c *Client) Jobs(ctx context.Context, limit int, state cbsdmq.State) ([]cbsdmq.JobInfo, error) {
+	return c.Search(ctx, limit, Query{State: state})
+}
+
+// Search is Jobs of those that q chooses. An older agent knows q.State only.
+func (c *Client) Search(ctx context.Context, limit int, q Query) ([]cbsdmq.JobInfo, error) {
 	if limit <= 0 {
 		limit = 100
 	}
 	var jobs []cbsdmq.JobInfo
 	for after := ""; ; {
-		resp, err := c.ask(ctx, cbsdmq.Request{Op: cbsdmq.OpJobs, Limit: min(limit-len(jobs), 1000), State: state, After: after})
+		resp, err := c.ask(ctx, cbsdmq.Request{
+			Op: cbsdmq.OpJobs, Limit: min(limit-len(jobs), 1000), State: q.State, Guest: q.Guest, Since: q.Since, After: after,
+		})
 		if err != nil {
 			return jobs, err
 		}
-		jobs = append(jobs, resp.Jobs...)
-		if !resp.More || len(jobs) >= limit || len(resp.Jobs) == 0 {
+		for _, j := range resp.Jobs {
+			if (q.Guest == "" || j.Guest == q.Guest) && !j.AcceptedAt.Before(q.Since) {
+				jobs = append(jobs, j)
+			}
+		}
+		n := len(resp.Jobs)
+		if !resp.More || len(jobs) >= limit || n == 0 || resp.Jobs[n-1].AcceptedAt.Before(q.Since) {
 			return jobs[:min(len(jobs), limit)], nil
 		}
-		_, next, err := cbsdmq.SplitID(jobs[len(jobs)-1].ID)
+		_, next, err := cbsdmq.SplitID(resp.Jobs[n-1].ID)
 		if err != nil || next == after {
 			return jobs, incomplete()
 		}
@@ -180,10 +192,12 @@ func (c *Client) Jobs(ctx context.Context, limit int, state cbsdmq.State) ([]cbs
 }
 
 // Guests returns the pool's guests by name.
-func (c *Client) Guests(ctx context.Context) ([]cbsdmq.Guest, error) {
+func (c *Client) Guests(ctx context.Context) ([]cbsdmq.Guest, error) { return c.guests(ctx, "") }
+
+func (c *Client) guests(ctx context.Context, one string) ([]cbsdmq.Guest, error) {
 	var guests []cbsdmq.Guest
 	for after := ""; ; {
-		resp, err := c.ask(ctx, cbsdmq.Request{Op: cbsdmq.OpGuests, After: after})
+		resp, err := c.ask(ctx, cbsdmq.Request{Op: cbsdmq.OpGuests, After: after, Guest: one})
 		if err != nil {
 			return guests, err
 		}

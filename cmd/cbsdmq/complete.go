@@ -27,6 +27,36 @@ func (g *globals) completePool(cmd *cobra.Command, args []string, _ string) ([]c
 	return config.Find(g.places()).Names(), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeGuest completes the first argument to the name of a guest.
+func (g *globals) completeGuest(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return g.guestNames(config.Find(g.places()).Found), cobra.ShellCompDirectiveNoFileComp
+}
+
+// guestNames are the guests of pools that answer in time.
+func (g *globals) guestNames(pools []config.Found) []cobra.Completion {
+	ctx, cancel := context.WithTimeout(context.Background(), completeWait)
+	defer cancel()
+	guests, _ := each(pools, func(pool config.Found) ([]cbsdmq.Guest, error) {
+		if err := pool.Config.Validate(); err != nil {
+			return nil, err
+		}
+		s, err := g.dial(ctx, pool, client.Options{})
+		if err != nil {
+			return nil, err
+		}
+		defer s.Close()
+		return s.Guests(ctx)
+	})
+	var list []cobra.Completion
+	for _, v := range guests {
+		list = append(list, cobra.CompletionWithDesc(v.Name, strings.Join([]string{v.Pool, v.Emulator, v.Status}, " ")))
+	}
+	return list
+}
+
 // completeJob completes to the id of a job: first to the pool, then to those of
 // its newest jobs.
 func (g *globals) completeJob(_ *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {

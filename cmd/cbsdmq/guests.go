@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/spf13/cobra"
 
@@ -13,20 +14,28 @@ import (
 
 func newGuestsCommand(g *globals) *cobra.Command {
 	var t target
+	var all bool
 	cmd := &cobra.Command{
-		Use:   "guests [POOL]",
-		Short: "List jails and VMs",
+		Use:   "guests [POOL | --all]",
+		Short: "List jails and VMs, and what goes on with them",
 		Long: `List the jails and VMs of a pool, or of all pools, as the agents read them from
-CBSD's own state.`,
-		Example: `  cbsdmq guests pool1
+CBSD's own state at that moment: also those that were made or changed by hand.
+
+BUSY is the command that changes the guest now, ours or another's; how many jobs
+wait for it; and that it is paused.`,
+		Example: `  cbsdmq guests --all
+  cbsdmq guests pool1
   cbsdmq guests -o json | jq -r 'select(.status=="On").name'`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: g.completePool,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := t.within(cmd.Context())
 			defer cancel()
-			if t.file != "" && len(args) > 0 {
+			switch {
+			case t.file != "" && len(args) > 0:
 				return usage("--config stands in place of POOL: both were given")
+			case all && (t.file != "" || len(args) > 0):
+				return usage("--all is for all pools, and one was given")
 			}
 			pools, err := t.all(g, args)
 			if err != nil {
@@ -39,6 +48,7 @@ CBSD's own state.`,
 		},
 	}
 	t.flags(cmd)
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "those of all pools, as without POOL")
 	return cmd
 }
 
@@ -61,14 +71,40 @@ func (g *globals) listGuests(guests []cbsdmq.Guest) error {
 			continue
 		}
 		rows[i] = []string{
-			v.Pool, v.Name, v.Emulator, v.Status, some(int64(v.PID), fmt.Sprint), v.IP4,
-			some(int64(v.CPUs), fmt.Sprint), some(v.RAM, func(...any) string { return size(v.RAM) }), v.OSType, v.VNC,
+			v.Pool, v.Name, v.Emulator, v.Status, some(int64(v.CPUs), fmt.Sprint),
+			some(v.RAM, func(...any) string { return size(v.RAM) }), v.IP4, vncOf(v), busyWith(v),
 		}
 	}
 	if g.json() {
 		return nil
 	}
-	return table(g.stdout, []string{"POOL", "NAME", "EMULATOR", "STATUS", "PID", "IP4", "CPUS", "RAM", "OS", "VNC"}, rows)
+	return table(g.stdout, []string{"POOL", "GUEST", "ENGINE", "STATE", "CPUS", "RAM", "ADDRESS", "VNC", "BUSY"}, rows)
+}
+
+// vncOf is where a guest's VNC server is, "" where there is none now.
+func vncOf(v cbsdmq.Guest) string {
+	if host, port, err := net.SplitHostPort(v.VNC); err != nil || host == "" || port == "" || port == "0" || v.Status != "On" {
+		return ""
+	}
+	return v.VNC
+}
+
+// busyWith says what goes on with a guest.
+func busyWith(v cbsdmq.Guest) string {
+	text := v.Busy
+	add := func(s string) {
+		if text != "" {
+			text += ", "
+		}
+		text += s
+	}
+	if v.Queued > 0 {
+		add(fmt.Sprintf("%d waiting", v.Queued))
+	}
+	if v.Paused != nil {
+		add("paused")
+	}
+	return text
 }
 
 // some shows n, or "" where it is 0.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/config"
 )
@@ -25,8 +27,11 @@ type poolInfo struct {
 	Broker string            `json:"broker"`
 	URI    string            `json:"uri"`
 	Tube   string            `json:"tube"`
-	State  string            `json:"state"` // serving, no agent, unreachable, bad configuration
-	Agent  *cbsdmq.AgentInfo `json:"agent"` // null where none answers
+	State  string            `json:"state"`               // serving, paused, no agent, unreachable, bad configuration
+	Agent  *cbsdmq.AgentInfo `json:"agent"`               // null where none answers
+	Server string            `json:"server,omitempty"`    // name and version of the broker
+	Kept   *bool             `json:"durable,omitempty"`   // the broker keeps over its restart what it has confirmed
+	Ready  *int              `json:"on_broker,omitempty"` // jobs on the tube that no agent has taken
 	Error  string            `json:"error,omitempty"`
 }
 
@@ -36,6 +41,11 @@ func newPoolsCommand(g *globals) *cobra.Command {
 		Short: "List the configured pools and who serves them",
 		Long: `List the pools whose configuration files are found, and ask their agents, two
 seconds at most, how they are.
+
+UP is how long the agent has been up, OLDEST how long the job has waited that has
+waited longest, GUESTS how many are on and how many there are, DISK how full the
+pool's file system is, DURABLE whether the broker keeps what it has confirmed
+when it restarts. -o json has more: files, tubes, bytes.
 
 Files are looked for in the directories of --pools, else of ` + config.PoolsEnv + `, else in
 ` + config.DefaultPools + ` and where the original programs have theirs.`,
@@ -75,9 +85,18 @@ func (g *globals) ask(ctx context.Context, pool config.Found) poolInfo {
 		defer s.Close()
 		section = s.section
 		in.Broker, in.URI, in.Tube = section.Name, withoutSecrets(section.URI), section.Tube
+		if info, err := s.bus.Inspect(ctx, bus.Tube{Name: section.Tube}); err == nil {
+			in.Server, in.Kept = info.Server, &info.Durable
+			if info.Ready >= 0 {
+				in.Ready = &info.Ready
+			}
+		}
 		var agent cbsdmq.AgentInfo
 		if agent, err = s.Status(ctx); err == nil {
 			in.State, in.Agent, in.Error = "serving", &agent, agent.Trouble
+			if agent.Paused != nil {
+				in.State = "paused"
+			}
 			return in
 		}
 	}
@@ -97,28 +116,54 @@ func (g *globals) listPools(infos []poolInfo) error {
 			}
 			continue
 		}
-		row := []string{in.Pool, in.State, "", "", "", "", in.Broker, in.Tube, in.File}
-		if a := in.Agent; a != nil {
-			row[2], row[3], row[4] = a.Host, fmt.Sprint(a.Queued), fmt.Sprint(a.Running)
-			if a.Held > 0 {
-				row[5] = fmt.Sprint(a.Held)
-			}
-		}
-		rows[i] = row
+		rows[i] = in.row()
 	}
 	if g.json() {
 		return nil
 	}
-	titles := []string{"POOL", "STATE", "HOST", "QUEUED", "RUNNING", "HELD", "BROKER", "TUBE", "FILE"}
+	titles := []string{"POOL", "STATE", "HOST", "UP", "RUNNING", "WAITING", "HELD", "OLDEST", "GUESTS", "DISK", "AGENT", "CBSD", "BROKER", "DURABLE"}
 	if err := table(g.stdout, titles, rows); err != nil {
 		return err
 	}
 	for _, in := range infos {
 		if in.Error != "" {
-			warn(g.stderr, "pool %s: %s", in.Pool, in.Error)
+			warn(g.stderr, "pool %s (%s): %s", in.Pool, in.File, in.Error)
+		}
+		if in.Agent == nil {
+			continue
+		}
+		if p := in.Agent.Paused; p != nil {
+			warn(g.stderr, "pool %s: %s", in.Pool, pausedText(p))
+		}
+		if n := in.Agent.PausedGuests; n > 0 {
+			warn(g.stderr, "pool %s: %d of its guests are paused; `cbsdmq guests %[1]s` shows which", in.Pool, n)
 		}
 	}
 	return nil
+}
+
+// row is the pool in the columns of the table.
+func (in poolInfo) row() []string {
+	row := []string{in.Pool, in.State, "", "", "", "", "", "", "", "", "", "", cmp.Or(in.Server, in.Broker), ""}
+	if in.Kept != nil {
+		row[13] = map[bool]string{true: "yes", false: "no"}[*in.Kept]
+	}
+	a := in.Agent
+	if a == nil {
+		return row
+	}
+	row[2], row[3] = a.Host, age(a.StartedAt)
+	row[4], row[5] = fmt.Sprint(a.Running), fmt.Sprint(a.Queued)
+	if a.Held > 0 {
+		row[6] = fmt.Sprint(a.Held)
+	}
+	row[7] = age(a.Oldest)
+	row[8] = fmt.Sprintf("%d/%d", a.GuestsOn, a.Guests)
+	if a.DiskSize > 0 {
+		row[9] = fmt.Sprintf("%d%% of %s", (a.DiskUsed*100+a.DiskSize/2)/a.DiskSize, size(a.DiskSize))
+	}
+	row[10], row[11] = a.Version, a.CBSD
+	return row
 }
 
 // withoutSecrets hides the passwords in a broker's address, which may be a list

@@ -46,7 +46,7 @@ signal n, 1 anything else.`,
 		Example: `  cbsdmq demo
   cbsdmq pools
   cbsdmq run pool1 jls
-  cbsdmq run pool1 bstart jname=vm1
+  cbsdmq run bstart vm1
   cbsdmq jobs pool1`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -72,7 +72,7 @@ signal n, 1 anything else.`,
 			newRunCommand(g), newSubmitCommand(g), newFollowCommand(g), newOutputCommand(g),
 			newCancelCommand(g), newJobsCommand(g), newHeldCommand(g),
 		}},
-		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newCheckCommand(g)}},
+		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g), newCheckCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
 			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g),
 		}},

@@ -55,10 +55,14 @@ func newRunCommand(g *globals) *cobra.Command {
 	var noStream bool
 	accept := timeFlag(30 * time.Second)
 	cmd := &cobra.Command{
-		Use:   "run POOL COMMAND [word | key=value ...]",
+		Use:   "run [POOL] COMMAND [word | key=value ...]",
 		Short: "Run a command and wait for its end",
 		Long: `Run a command of cbsd in a pool: print its output as it comes and exit with its
 status. Arguments without = are words; they follow the others.
+
+POOL may be left out where the guest that COMMAND names is in one pool only: all
+pools are asked for it, and all have to answer. A word that is the name of a pool
+is always the pool, never a command.
 
 Ctrl-C leaves the job, which goes on, and says how to come back; a second one
 cancels it.
@@ -70,6 +74,7 @@ cbsd, 130 cancelled.`,
 		Example: `  cbsdmq run pool1 jls
   cbsdmq run pool1 bcreate jname=vm1 vm_os_type=linux vm_os_profile=cloud-Debian-x86-12 imgsize=10g
   cbsdmq run pool1 bstart jname=vm1
+  cbsdmq run bstart vm1
   cbsdmq run pool1 bget vm_ram vm_cpus jname=vm1
   cbsdmq run --key ORDER-4711 pool1 bremove jname=vm1
   cbsdmq run --config ./pool1.json bls`,
@@ -77,7 +82,7 @@ cbsd, 130 cancelled.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := o.within(cmd.Context())
 			defer cancel()
-			pool, args, err := o.pool(g, args)
+			pool, args, err := o.poolOfJob(ctx, g, args)
 			if err != nil {
 				return err
 			}

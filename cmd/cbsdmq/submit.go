@@ -18,10 +18,12 @@ import (
 func newSubmitCommand(g *globals) *cobra.Command {
 	var o jobFlags
 	cmd := &cobra.Command{
-		Use:   "submit POOL COMMAND [word | key=value ...]",
+		Use:   "submit [POOL] COMMAND [word | key=value ...]",
 		Short: "Submit a command and print the job's id",
 		Long: `Submit a command of cbsd to a pool and print the job's id when the broker has
-confirmed it. The agent need not be there.`,
+confirmed it. The agent need not be there.
+
+POOL may be left out as for run; then all agents have to be there.`,
 		Example: `  cbsdmq submit pool1 bstart jname=vm1
   cbsdmq submit --key backup-2026-11-22 pool1 bexport jname=vm1
   id=$(cbsdmq submit pool1 jstart jname=www) && cbsdmq follow $id`,
@@ -29,7 +31,7 @@ confirmed it. The agent need not be there.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := o.within(cmd.Context())
 			defer cancel()
-			pool, args, err := o.pool(g, args)
+			pool, args, err := o.poolOfJob(ctx, g, args)
 			if err != nil {
 				return err
 			}

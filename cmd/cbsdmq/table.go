@@ -44,6 +44,22 @@ func span(d time.Duration) string {
 	return d.Round(time.Second).String()
 }
 
+// age shows how long ago t was, in its largest units; "" where there is no t.
+func age(t time.Time) string {
+	d := time.Since(t)
+	switch {
+	case t.IsZero():
+		return ""
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(int(d.Seconds()), 0))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
+}
+
 // size shows bytes to a person in units of 1024.
 func size(n int64) string {
 	const units = "kMGTPE"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,7 +137,7 @@ func (g *globals) dialBroker(ctx context.Context, pool config.Found, section con
 
 // open is dial for a command that talks to a person.
 func (g *globals) open(ctx context.Context, pool config.Found, t *target) (*session, error) {
-	return g.dial(ctx, pool, client.Options{Sender: t.sender, Log: g.log()})
+	return g.dial(ctx, pool, client.Options{Sender: cmp.Or(t.sender, who()), Log: g.log()})
 }
 
 // Close ends the session. What it could not tell the broker any more does not
