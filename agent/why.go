@@ -183,3 +183,27 @@ func pauseText(p *cbsdmq.Pause) string {
 	}
 	return text
 }
+
+// WaitsWithoutAgent says what jobs of a pool wait for that nobody serves: of a
+// guest, or the one with an id; cause says what is missing.
+func WaitsWithoutAgent(ctx context.Context, pool string, r journal.Reader, guest, id, cause string) ([]cbsdmq.Wait, error) {
+	open, err := openJobs(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	var waits []cbsdmq.Wait
+	for _, j := range open {
+		if id != "" && j.ID != id || guest != "" && !j.touches([]string{guest}) || len(waits) == jobsLimit {
+			continue
+		}
+		w := cbsdmq.Wait{
+			Job: cbsdmq.PrintedID(pool, j.ID), Command: j.Command, Guest: j.Guest, State: j.State, Sender: j.Sender,
+			Since: j.Accepted, Causes: []cbsdmq.Cause{{Kind: "agent", Text: cause}},
+		}
+		if !j.Begun.IsZero() {
+			w.Since, w.Causes = j.Begun, []cbsdmq.Cause{}
+		}
+		waits = append(waits, w)
+	}
+	return waits, nil
+}

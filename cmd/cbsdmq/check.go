@@ -196,7 +196,29 @@ func (c *checker) checkJournal(ctx context.Context, cfg *config.Config) (served 
 	case !served:
 		c.say(cbsd.OK, "journal", cfg.Journal, "")
 	}
+	c.checkPauses(ctx, cfg)
 	return served
+}
+
+// checkPauses says what a person paused: nothing there is begun.
+func (c *checker) checkPauses(ctx context.Context, cfg *config.Config) {
+	db, err := journal.OpenReader(cfg.Journal)
+	if err != nil {
+		return // checkJournal has said what is wrong with it
+	}
+	defer db.Close()
+	pauses, err := journal.NewReader(db, cfg.Journal).Pauses(ctx)
+	if err != nil {
+		c.bad("journal", err)
+		return
+	}
+	for _, p := range pauses {
+		what, name := "the pool", c.pool
+		if p.Guest != "" {
+			what, name = "guest "+p.Guest, c.pool+" "+p.Guest
+		}
+		c.say(cbsd.Warning, "pause", what+" is "+pausedText(&p), "`cbsdmq resume "+name+"` ends it")
+	}
 }
 
 func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool) {

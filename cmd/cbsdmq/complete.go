@@ -35,6 +35,20 @@ func (g *globals) completeGuest(_ *cobra.Command, args []string, _ string) ([]co
 	return g.guestNames(config.Find(g.places()).Found), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeSubject completes POOL, GUEST, or POOL GUEST.
+func (g *globals) completeSubject(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	pools := config.Find(g.places())
+	switch {
+	case len(args) == 0 && !cmd.Flags().Changed("config"):
+		return append(pools.Names(), g.guestNames(pools.Found)...), cobra.ShellCompDirectiveNoFileComp
+	case len(args) == 1:
+		if pool, err := pools.Get(args[0]); err == nil {
+			return g.guestNames([]config.Found{pool}), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
 // guestNames are the guests of pools that answer in time.
 func (g *globals) guestNames(pools []config.Found) []cobra.Completion {
 	ctx, cancel := context.WithTimeout(context.Background(), completeWait)

@@ -163,9 +163,20 @@ func (g *globals) listJobs(jobs []cbsdmq.JobInfo) error {
 	}
 	rows := make([][]string, len(jobs))
 	for i, j := range jobs {
-		rows[i] = []string{j.ID, j.Command, j.Guest, string(j.State), string(j.Outcome), codeOf(j), moment(j.AcceptedAt), took(j), j.Sender}
+		rows[i] = []string{j.ID, j.Command, j.Guest, stateOf(j), string(j.Outcome), codeOf(j), moment(j.AcceptedAt), took(j), j.Sender}
 	}
 	return table(g.stdout, []string{"ID", "COMMAND", "GUEST", "STATE", "OUTCOME", "CODE", "ACCEPTED", "TOOK", "SENDER"}, rows)
+}
+
+// stateOf is a job's state with what a person did about it.
+func stateOf(j cbsdmq.JobInfo) string {
+	switch {
+	case j.Paused:
+		return string(j.State) + ", paused"
+	case j.Verdict != nil:
+		return fmt.Sprintf("%s, settled: %s", j.State, j.Verdict.State)
+	}
+	return string(j.State)
 }
 
 // codeOf is the ErrCode of a job that has one.
@@ -185,6 +196,19 @@ func took(j cbsdmq.JobInfo) string {
 		return span(time.Since(j.BegunAt))
 	}
 	return span(j.FinishedAt.Sub(j.BegunAt))
+}
+
+// verdictOf says what a person found out about a job.
+func verdictOf(j cbsdmq.JobInfo) string {
+	v := j.Verdict
+	if v == nil {
+		return ""
+	}
+	text := fmt.Sprintf("%s, by %s at %s", v.State, v.By, moment(v.At))
+	if v.Reason != "" {
+		text += ": " + v.Reason
+	}
+	return text
 }
 
 // showJob prints all that is known of one job.
@@ -214,8 +238,8 @@ func (g *globals) showJob(ctx context.Context, t *target, id string) error {
 	}
 	for _, line := range [][2]string{
 		{"id", j.ID}, {"command", j.Command}, {"args", strings.Join(j.Args, " ")}, {"guest", j.Guest},
-		{"state", string(j.State)}, {"outcome", string(j.Outcome)}, {"err_code", codeOf(j)},
-		{"reason", j.Reason}, {"hint", hint}, {"sender", j.Sender},
+		{"state", stateOf(j)}, {"settled", verdictOf(j)}, {"outcome", string(j.Outcome)}, {"err_code", codeOf(j)},
+		{"reason", j.Reason}, {"hint", hint}, {"sender", j.Sender}, {"signer", j.Signer},
 		{"accepted", moment(j.AcceptedAt)}, {"begun", moment(j.BegunAt)}, {"finished", moment(j.FinishedAt)},
 		{"took", took(j)}, {"output", size(j.Output)},
 	} {

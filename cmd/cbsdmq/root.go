@@ -70,9 +70,10 @@ signal n, 1 anything else.`,
 	}{
 		{"jobs", "Jobs:", []*cobra.Command{
 			newRunCommand(g), newSubmitCommand(g), newFollowCommand(g), newOutputCommand(g),
-			newCancelCommand(g), newJobsCommand(g), newHeldCommand(g),
+			newCancelCommand(g), newJobsCommand(g), newWhyCommand(g), newHeldCommand(g),
 		}},
-		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g), newCheckCommand(g)}},
+		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g),
+			newPauseCommand(g), newResumeCommand(g), newCheckCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
 			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g),
 		}},

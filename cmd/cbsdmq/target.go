@@ -31,6 +31,13 @@ func (t *target) flags(cmd *cobra.Command) {
 	cmd.Flags().Var(&t.limit, "timeout", "give up after this time, such as 90s; 0 never does")
 }
 
+func (t *target) senderFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&t.sender, "by", "", "`who` asks for it, in place of the user at this host; it is shown to others")
+}
+
+// who asks.
+func (t *target) who() string { return cmp.Or(t.sender, who()) }
+
 // within bounds ctx by --timeout.
 func (t *target) within(ctx context.Context) (context.Context, context.CancelFunc) {
 	if t.limit == 0 {
@@ -137,7 +144,7 @@ func (g *globals) dialBroker(ctx context.Context, pool config.Found, section con
 
 // open is dial for a command that talks to a person.
 func (g *globals) open(ctx context.Context, pool config.Found, t *target) (*session, error) {
-	return g.dial(ctx, pool, client.Options{Sender: cmp.Or(t.sender, who()), Log: g.log()})
+	return g.dial(ctx, pool, client.Options{Sender: t.who(), Log: g.log()})
 }
 
 // Close ends the session. What it could not tell the broker any more does not
