@@ -80,6 +80,7 @@ type loop struct {
 	endings   []*ending
 	after     []func()      // to do once the batch is written
 	failed    []func(error) // to do if it cannot be
+	starting  []*job        // begun, to be started after the next commit
 	refused   []runner.Key  // starts that the next commit says were never begun
 	lazy      []journal.SentReply
 	lazySince time.Time
@@ -212,7 +213,8 @@ func (l *loop) commit() {
 	} else {
 		l.well()
 	}
-	var starts []*job
+	starts := l.starting
+	l.starting = nil
 	for _, j := range accepting {
 		if l.accepted(j) {
 			starts = append(starts, j)

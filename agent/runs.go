@@ -188,6 +188,7 @@ func (s *Server) followEvents(ctx context.Context, r Runner) error {
 // for begins of before the machine was started its mark proves nothing.
 func (l *loop) reconcile(r Runner, snap knowledge) {
 	l.runner, l.runnerUp = r, true
+	l.starting = nil
 	runs := make(map[runner.Key]runner.Event, len(snap.Runs))
 	for _, e := range snap.Runs {
 		runs[e.Key] = e
@@ -235,7 +236,11 @@ func (l *loop) reconcile(r Runner, snap knowledge) {
 			l.s.watchLost(j, e)
 		}
 	}
-	l.start(again)
+	if l.batch.Empty() {
+		l.start(again)
+	} else {
+		l.starting = again // behind what is to be written of lower numbers
+	}
 	// Ended runs whose end is in the journal: the acknowledgement was lost.
 	var stale []runner.Key
 	for key, e := range runs {
