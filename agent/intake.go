@@ -243,6 +243,11 @@ func makes(plan cbsd.Plan) (arg, name string) {
 	switch plan.Verb {
 	case cbsd.Create, cbsd.Register:
 		arg = "jname"
+	case cbsd.Import:
+		if _, renamed := plan.Arg("new_jname"); renamed {
+			return "new_jname", plan.Guest
+		}
+		return "jname", plan.Guest
 	case cbsd.Clone, cbsd.Rename:
 		arg = "new"
 	default:

@@ -92,7 +92,7 @@ func (c *command) onlyReads(a cbsdmq.Arg) bool { return a.Name == "mode" && hasF
 // command makes.
 func (c *command) fresh(name string) bool {
 	switch c.verb {
-	case Create:
+	case Create, Import:
 		return hasField(c.guests, name)
 	case Clone, Rename:
 		return name == "new"

@@ -44,7 +44,7 @@ func nodeCommands() []command {
 		{name: "distccmakeconf", files: "dst", args: "ccache distcc dst src"},
 		{name: "emulator", does: reads, mute: true},
 		{name: "expose", guests: "jname", reads: "list", args: "fromips in inaddr jname mode out outaddr proto"},
-		{name: "fetch_iso", args: "calc_raw_data check_sha256 cloud conv2zvol convonly dstdir fastscan gen_sha256 keepname name path purge purgeonly"},
+		{name: "fetch_iso", verb: Fetch, args: "calc_raw_data check_sha256 cloud conv2zvol convonly dstdir fastscan gen_sha256 keepname name path purge purgeonly"},
 		{name: "find_free_cidr4", does: reads, args: "reload"},
 		{name: "forms", open: true, guests: "jname", words: freeWords, args: "bootstrap config debug_form export formfile group groupname header index inter jname module out table updcol"},
 		{name: "freectr", does: reads, guests: "jname", args: "default_ctrname jname"},

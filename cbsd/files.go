@@ -28,6 +28,11 @@ func inode(info fs.FileInfo) identity {
 	return identity{dev: int64(st.Dev), ino: int64(st.Ino)} //nolint:unconvert // types differ between systems
 }
 
+// blocks is the room in bytes that a file takes.
+func blocks(info fs.FileInfo) int64 {
+	return int64(info.Sys().(*syscall.Stat_t).Blocks) * 512 //nolint:unconvert // types differ between systems
+}
+
 func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
 func exists(path string) bool {

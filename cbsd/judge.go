@@ -10,7 +10,7 @@ import (
 
 func judgeCreate(plan Plan, name string, was, is GuestState, tail []byte) finding {
 	f := finding{met: is.Exists, had: was.Exists, why: name + " was not created"}
-	if wrong, ok := wrongFamily(plan, name, is); ok && is.Exists && !hasField("jimport bimport", plan.Command) {
+	if wrong, ok := wrongFamily(plan, name, is); ok && is.Exists {
 		return wrong
 	}
 	if v, _ := plan.Arg("runasap"); v == "1" && is.Exists && !is.Running {
@@ -27,7 +27,11 @@ func wrongFamily(plan Plan, name string, g GuestState) (finding, bool) {
 	default: // qemu-arm-static and the like are jails
 		family = jail
 	}
-	if plan.Verb == Mode || plan.Family == family { // jswmode and bswmode are for all
+	switch plan.Verb {
+	case Mode, Snapshots, Export, Import: // wrappers: they are for all
+		return finding{}, false
+	}
+	if plan.Family == family {
 		return finding{}, false
 	}
 	f := finding{why: fmt.Sprintf("%s is a guest of %s", name, family)}
@@ -171,9 +175,37 @@ func judgeDisk(plan Plan, name string, was, is GuestState) finding {
 		if !has {
 			return finding{why: fmt.Sprintf("%s has no disk %s", name, disk)}
 		}
-		return judgeValues(plan, name, was.Disks[disk], is.Disks[disk])
+		f := judgeValues(plan, name, was.Disks[disk], is.Disks[disk])
+		if asked, ok := plan.Arg("dsk_size"); ok && f.met && !f.none {
+			f = judgeSize(f, disk+" of "+name, asked, was.Disks[disk]["dsk_size"], is.Disks[disk]["dsk_size"])
+		}
+		return f
 	}
 	return finding{none: true}
+}
+
+// sizeSlack is by how much a disk may come out larger than it was asked for: ZFS
+// rounds up to whole blocks.
+const sizeSlack = 16 << 20
+
+// judgeSize judges the new size of a disk: a size, or + and what to add. CBSD
+// adds nothing where it is a bare number of bytes, and ends with status 0.
+func judgeSize(f finding, disk, asked, was, is string) finding {
+	add, more := strings.CutPrefix(asked, "+")
+	want, ok := parseSize(add)
+	now, known := parseSize(is)
+	old, knownOld := parseSize(was)
+	if !ok || !known || more && (!knownOld || old == 0) {
+		return f
+	}
+	if more {
+		want += old
+	}
+	if now < want || now >= want+sizeSlack {
+		return finding{why: fmt.Sprintf("%s has %s bytes, not %d", disk, is, want)}
+	}
+	f.had = f.had && knownOld && old == now
+	return f
 }
 
 // diskPath is the disk that plan names, as the table has it.

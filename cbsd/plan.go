@@ -41,6 +41,11 @@ const (
 	Mode       Verb = "mode"
 	Register   Verb = "register"
 	Unregister Verb = "unregister"
+	Snapshots  Verb = "snapshots"
+	Export     Verb = "export"
+	Import     Verb = "import"
+	Migrate    Verb = "migrate"
+	Fetch      Verb = "fetch"
 )
 
 // WholePool is the lane of a command that may touch every guest of the pool.
@@ -115,7 +120,11 @@ func (p *Pool) Plan(job cbsdmq.Job) (Plan, error) {
 		return Plan{}, refuse("CommandArgs.jname", "is missing: "+cmd.name+" would act on the host itself",
 			fmt.Sprintf(`name the guest, or name %q in the agent's key "allow" to permit it`, cmd.name))
 	}
-	return b.finish(), nil
+	plan := b.finish()
+	if err := p.checkZFS(&plan); err != nil {
+		return Plan{}, err
+	}
+	return plan, nil
 }
 
 // asks reports whether word makes a command describe itself and do nothing.
@@ -228,6 +237,13 @@ func (b *planner) image(field string, a cbsdmq.Arg) error {
 		return refuse(field, f.what, f.hint)
 	}
 	exports, imports := b.pool.path("export")+"/", b.pool.path("import")+"/"
+	if _, renamed := b.job.Arg("new_jname"); !renamed && b.cmd.verb == Import && guestName.MatchString(a.Value) {
+		// import/NAME.img has the guest NAME in it
+		if b.guests == nil {
+			b.guests = make(map[string]string, 1)
+		}
+		b.guests["new_jname"] = a.Value
+	}
 	switch {
 	case !strings.Contains(a.Value, "/"), strings.HasPrefix(a.Value, exports), strings.HasPrefix(a.Value, imports):
 	case b.pool.allow.argument(b.cmd.name, a.Name):

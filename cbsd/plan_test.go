@@ -74,7 +74,7 @@ func TestPlan(t *testing.T) {
 		},
 		"an image's path for a guest": {
 			job:  parseJob("bimport", "jname="+export, "new_jname=vmi"),
-			want: Plan{Command: "bimport", Argv: []string{"bimport", "jname=" + export, "new_jname=vmi"}, Class: Change, Family: bhyve, Verb: Create, Guest: "vmi", Lanes: []string{"vmi"}},
+			want: Plan{Command: "bimport", Argv: []string{"bimport", "jname=" + export, "new_jname=vmi"}, Class: Change, Family: bhyve, Verb: Import, Guest: "vmi", Lanes: []string{"vmi"}},
 		},
 		"help": {
 			job:  parseJob("bcreate", "--help"),

@@ -33,8 +33,10 @@ type GuestState struct {
 	Unregistered bool       `json:"unregistered,omitempty"` // its description lies in jails-rcconf
 	Data         string     `json:"data,omitempty"`         // directory of its disks
 
+	Snapshots []string `json:"snapshots,omitempty"` // that CBSD made, the oldest first; read only for Snapshots
+
 	Settings map[string]string            `json:"settings,omitempty"` // those that the command names
-	Disks    map[string]map[string]string `json:"disks,omitempty"`    // by path, with the columns that the command names; read only for Disk and Clone
+	Disks    map[string]map[string]string `json:"disks,omitempty"`    // by path, with the columns that the command names; read only for Disk, Clone, Import and Export
 }
 
 var (
@@ -80,8 +82,11 @@ func (p *Pool) state(ctx context.Context, name string, verb Verb, settings []str
 		}
 	case Set:
 		return g, p.readSettings(ctx, name, settings, &g)
-	case Disk, Clone:
+	case Disk, Clone, Import, Export:
 		return g, p.readDisks(ctx, name, settings, &g)
+	case Snapshots:
+		g.Snapshots, err = p.snapshots(ctx, name)
+		return g, err
 	}
 	return g, nil
 }

@@ -21,6 +21,10 @@ type Exit struct {
 // and can be stored as JSON.
 type Snapshot struct {
 	Guests map[string]GuestState `json:"guests,omitempty"` // by name; nil where nothing is checked or the state could not be read
+	Files  map[string]FileState  `json:"files,omitempty"`  // by path: those that the command is to make
+	Remote map[string]GuestState `json:"remote,omitempty"` // by name, on the other node of a migration; nil where it does not tell
+
+	RemoteError string `json:"remote_error,omitempty"` // why it does not
 }
 
 // A Verdict is what became of the guest, whatever the exit code claims.
@@ -74,12 +78,15 @@ func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit,
 		slices.Sort(names)
 	}
 	now, err := p.snapshot(ctx, plan, names)
+	if err == nil && plan.Verb == Migrate {
+		p.readRemote(ctx, plan, &now)
+	}
 	if err != nil {
 		v.Reason = join(v.Reason, "the exit code was taken as it is: "+err.Error())
 		return v
 	}
 	v.Now = now
-	f := judge(plan, before, now, names, tail)
+	f := p.judge(ctx, plan, before, now, names, exit.Code, tail)
 	switch {
 	case f.none:
 	case !f.met:
@@ -178,7 +185,22 @@ func (p *Pool) snapshot(ctx context.Context, plan Plan, names []string) (Snapsho
 		}
 		s.Guests[name] = g
 	}
+	files, err := p.readFiles(ctx, plan)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	s.Files = files
 	return s, nil
+}
+
+// readRemote reads the other node of a migration.
+func (p *Pool) readRemote(ctx context.Context, plan Plan, s *Snapshot) {
+	there, err := p.remote(ctx, plan)
+	if err != nil {
+		s.RemoteError = err.Error()
+		return
+	}
+	s.Remote = map[string]GuestState{plan.Guest: there}
 }
 
 // A finding of judge: whether the state asked for is there, and was there before.
@@ -191,17 +213,24 @@ type finding struct {
 }
 
 // judge compares what plan asked for with what is there.
-func judge(plan Plan, before, now Snapshot, names []string, tail []byte) finding {
+func (p *Pool) judge(ctx context.Context, plan Plan, before, now Snapshot, names []string, code int, tail []byte) finding {
+	if plan.Verb == Fetch {
+		return p.judgeFetch(ctx, plan, before, now)
+	}
 	if len(names) == 0 {
 		return finding{none: true}
 	}
 	switch plan.Verb {
 	case Clone, Rename:
 		return judgeCopy(plan, before, now)
+	case Export:
+		return p.judgeExport(plan, before, now)
+	case Migrate:
+		return judgeMigrate(plan, before, now)
 	}
 	all := finding{none: true, met: true, had: true}
 	for _, name := range names {
-		f := judgeGuest(plan, name, before.Guests[name], now.Guests[name], tail)
+		f := p.judgeGuest(plan, name, before.Guests[name], now.Guests[name], code, tail)
 		if f.none {
 			continue
 		}
@@ -214,7 +243,7 @@ func judge(plan Plan, before, now Snapshot, names []string, tail []byte) finding
 	return all
 }
 
-func judgeGuest(plan Plan, name string, was, is GuestState, tail []byte) finding {
+func (p *Pool) judgeGuest(plan Plan, name string, was, is GuestState, code int, tail []byte) finding {
 	switch plan.Verb {
 	case Create:
 		return judgeCreate(plan, name, was, is, tail)
@@ -222,6 +251,8 @@ func judgeGuest(plan Plan, name string, was, is GuestState, tail []byte) finding
 		return judgeRemove(name, was, is)
 	case Register, Unregister:
 		return judgeRegister(plan, name, was, is)
+	case Import:
+		return p.judgeImport(plan, name, was, is)
 	}
 	if !is.Exists {
 		return finding{why: missing(name, is)}
@@ -246,6 +277,8 @@ func judgeGuest(plan Plan, name string, was, is GuestState, tail []byte) finding
 		return judgeDisk(plan, name, was, is)
 	case Mode:
 		return judgeMode(plan, name, was, is)
+	case Snapshots:
+		return judgeSnapshots(plan, name, was, is, code)
 	}
 	return finding{none: true}
 }

@@ -136,6 +136,10 @@ func action(name string) (run func(*call) error, reads bool) {
 		return (*call).export, false
 	case "bimport", "jimport":
 		return (*call).importImage, false
+	case "rexe":
+		return (*call).rexe, true
+	case "bhyve-exist":
+		return (*call).bhyveExist, true
 	case "bmigrate":
 		return (*call).migrate, false
 	case "jcoldmigrate":

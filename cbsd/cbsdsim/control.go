@@ -21,6 +21,10 @@ import (
 type Config struct {
 	// ZFS gives guests and disks guids and makes snapshots and the growing of disks work.
 	ZFS bool `json:"zfs,omitempty"`
+	// Nodes are other nodes of the cluster: their workdirs, by name.
+	Nodes map[string]string `json:"nodes,omitempty"`
+	// Registers gives bmigrate the bunregister and bregister that 14.1.3a lacks.
+	Registers bool `json:"registers,omitempty"`
 	// Evaluate makes the value of each known argument be evaluated by a shell,
 	// as the real program does, in an empty directory with the variable CANARY.
 	Evaluate bool `json:"evaluate,omitempty"`
@@ -68,6 +72,12 @@ type Behaviour struct {
 	// carried out only if Act is true.
 	Exit *int `json:"exit,omitempty"`
 	Act  bool `json:"act,omitempty"`
+	// Half makes an export, an import, a download or a migration stop half way,
+	// with the exit status that the real one has then.
+	Half bool `json:"half,omitempty"`
+	// Grow is the time in seconds in which the files of an export, a download and a
+	// copied disk grow to their size, in silence.
+	Grow float64 `json:"grow,omitempty"`
 	// Die makes the process of a started guest end at once: PID 0, exit status 0.
 	Die bool `json:"die,omitempty"`
 }
@@ -77,6 +87,9 @@ func (c Config) Write(dir string) error {
 	data, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encoding configuration: %w", err)
+	}
+	if err := workdir(dir).setZFS(c.ZFS); err != nil {
+		return fmt.Errorf("writing configuration: %w", err)
 	}
 	file := workdir(dir).configFile()
 	if err := os.WriteFile(file+".new", append(data, '\n'), 0o644); err != nil {

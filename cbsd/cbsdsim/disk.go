@@ -252,7 +252,10 @@ func (c *call) growDisk(jname, file, size string) (int64, error) {
 	if !ok {
 		return 0, c.fail("%s: unable convert values to bytes: %s", c.name, size)
 	}
-	if strings.HasPrefix(size, "+") {
+	if add, more := strings.CutPrefix(size, "+"); more {
+		if _, err := strconv.ParseInt(add, 10, 64); err == nil {
+			n = 0 // of a bare number the real one loses the value
+		}
 		n += fi.Size()
 	}
 	if n < fi.Size() {

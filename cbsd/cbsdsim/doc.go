@@ -11,8 +11,8 @@
 // Simulated are creating, starting, stopping, restarting, pausing, removing,
 // listing, reading, changing, copying, renaming and moving jails, bhyve and QEMU
 // guests, disks, snapshots (with zfs set), export and import, the task queue,
-// media, and the lists of the node; [Commands] names them. Any other command is
-// not found. Live and cold migration say why they cannot. Events
+// media, migration to nodes that [Config] names, and the lists of the node;
+// [Commands] names them. Any other command is not found. Events
 // (cbsd_queue_backend), cbsdd (queued tasks stay pending), dialogs, consoles,
 // colours and RACCT columns are not simulated.
 //

@@ -2,6 +2,7 @@ package cbsdsim
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,12 @@ type image struct {
 
 const imageEntry = "image.json"
 
+// An image has parts between such lines; the last one are the data.
+const (
+	imageData = "___NCSTART_DATA=1\n"
+	imageStop = "\n___NCSTOP_DATA=1\n"
+)
+
 // export is bexport and jexport: the guest as a file in the directory export.
 func (c *call) export() error {
 	jname := c.args.get("jname")
@@ -40,6 +47,9 @@ func (c *call) export() error {
 	if !g.exists() {
 		return c.fail("No such jail: %s", jname)
 	}
+	if g.running() && g.emulator == "bhyve" {
+		return c.fail("VM is online")
+	}
 	c.say("Exporting (with compress level:%s), please stand by: %s", c.args.or("compress", "6"), jname)
 	img := image{
 		Jname: jname, Node: c.nodename(), Date: time.Now().Format("20060102"), Workdir: string(c.wd),
@@ -52,7 +62,7 @@ func (c *call) export() error {
 		}
 		img.VM = vm.values
 	}
-	file := filepath.Join(c.args.or("dstdir", c.wd.path("export")), c.args.or("imgname", jname+".img"))
+	file := filepath.Join(c.args.or("dstdir", c.wd.path("export")), c.args.or("imgname", jname)+".img")
 	if err := c.writeImage(file, &img); err != nil {
 		return fmt.Errorf("exporting %s: %w", jname, err)
 	}
@@ -84,11 +94,23 @@ func (c *call) writeImage(file string, img *image) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	if c.behaviour.Grow > 0 { // as it would where the disks are not empty
+		if err := c.grow(file, img.Flat); err != nil {
+			return err
+		}
+	}
 	out, err := os.Create(file)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
+	if _, err := fmt.Fprintf(out, "___NCSTART_HEADER=1\nemulator=\"%s\"\nimg_flat_size=\"%d\"\n___NCSTOP_HEADER=1\n%s",
+		img.Jail["emulator"], max(img.Flat, 10240), imageData); err != nil || c.behaviour.Half {
+		return err
+	}
 	zip := gzip.NewWriter(out)
 	archive := tar.NewWriter(zip)
 	add := func(name string, data []byte) error {
@@ -117,7 +139,11 @@ func (c *call) writeImage(file string, img *image) error {
 			return err
 		}
 	}
-	return errors.Join(archive.Close(), zip.Close(), out.Close())
+	if err := errors.Join(archive.Close(), zip.Close()); err != nil {
+		return err
+	}
+	_, err = io.WriteString(out, imageStop)
+	return errors.Join(err, out.Close())
 }
 
 // importImage is bimport and jimport, which fail with status 0.
@@ -168,6 +194,9 @@ func (c *call) importImage() error {
 	if err := c.adopt(img, files, jname); err != nil {
 		return fmt.Errorf("importing %s: %w", jname, err)
 	}
+	if c.behaviour.Half { // the function ends with 1, the script with 0
+		return nil
+	}
 	fmt.Fprintln(c.errw, "WIP: [0%...50%...100%]")
 	if ip := c.args.get("new_ip4_addr"); ip != "" {
 		c.say("IP sets to: %s", ip)
@@ -190,15 +219,19 @@ func (c *call) newHostname(jname string) string {
 }
 
 func readImage(file string) (img image, files map[string][]byte, err error) {
-	in, err := os.Open(file)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return img, nil, err
 	}
-	defer in.Close()
-	zip, err := gzip.NewReader(in)
+	_, data, ok := bytes.Cut(text, []byte(imageData))
+	if !ok {
+		return img, nil, errors.New("no data in it")
+	}
+	zip, err := gzip.NewReader(bytes.NewReader(data))
 	if err != nil {
 		return img, nil, err
 	}
+	zip.Multistream(false)
 	files = map[string][]byte{}
 	for archive := tar.NewReader(zip); ; {
 		h, err := archive.Next()
@@ -227,6 +260,10 @@ func (c *call) adopt(img image, files map[string][]byte, jname string) error {
 		if err := os.WriteFile(c.wd.path("jails-system", jname, name), data, 0o600); err != nil {
 			return err
 		}
+	}
+	if c.behaviour.Half {
+		c.say("data")
+		return nil
 	}
 	f := familyOf(img.Jail["emulator"])
 	values := c.renamed(guest{jname: img.Jname, row: row{values: img.Jail}}, jname)

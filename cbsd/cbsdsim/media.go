@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // addMedia registers a VM's first disk and, unless p is empty, its CD.
@@ -88,31 +90,136 @@ func (c *call) images() error {
 }
 
 // fetchISO is fetch_iso: it makes the media of profiles, empty but of their size.
+// It ends with status 0, whether or not there is such a profile and a mirror
+// that has it.
 func (c *call) fetchISO() error {
-	want := c.args.get("name")
-	if path := c.args.get("path"); path != "" {
-		want = path
+	a := &c.args
+	if a.get("name") != "" && a.get("path") != "" {
+		return c.fail("Please use name= OR path=")
 	}
-	found := false
+	cloud := a.get("cloud") == "1"
+	var list []profile
+	active := 0
 	for _, p := range profiles() {
-		if want != "" && p.name != want && !strings.HasSuffix(want, p.key()) {
-			continue
+		if p.cloud() == cloud {
+			active++
 		}
-		if want == "" && p.cloud() != (c.args.get("cloud") == "1") {
-			continue
+		switch {
+		case a.get("name") != "" && p.name != a.get("name"), a.get("path") != "" && filepath.Base(a.get("path")) != p.key():
+		case a.get("name") == "" && a.get("path") == "" && p.cloud() != cloud:
+		default:
+			list = append(list, p)
 		}
-		found = true
-		if !p.missing(c.wd) {
-			continue
+	}
+	if a.get("path") == "" {
+		c.say("Active bhyve profiles here: %d", active)
+	}
+	if name := a.get("name"); name != "" && len(list) == 0 {
+		c.say("No profile found with name: %s", name)
+	}
+	var bad []string
+	for i, p := range list {
+		path := c.wd.path("etc", "defaults", p.key())
+		if a.get("name") != "" {
+			c.say("Profile name %s belongs to %s profile.", p.name, path)
 		}
-		if err := c.download(p); err != nil {
+		c.say(" * [%d/%d] == Processing %s from %s ==", i+1, len(list), p.name, path)
+		ok, err := c.obtain(p)
+		if err != nil {
 			return err
 		}
+		if !ok {
+			c.say("Warning: obtain_iso error for: %s", p.name)
+			bad = append(bad, p.name)
+		}
+		c.say("")
+		if cloud && a.get("conv2zvol") == "1" {
+			if err := c.toVolume(p); err != nil {
+				return err
+			}
+		}
 	}
-	if !found {
-		return c.fail("fetch_iso: no such profile: %s", want)
+	c.say("Processed ISO size: 0") // of files that were renamed before
+	if len(bad) > 0 {
+		c.say("Bad ISO count: %d", len(bad))
+		c.say("Bad ISO list:  %s", strings.Join(bad, " "))
 	}
 	return nil
+}
+
+// isoDir is where fetch_iso puts what it fetches.
+func (c *call) isoDir() string {
+	if d := c.args.get("dstdir"); d != "" && d != "default" {
+		return d
+	}
+	return c.wd.path("src", "iso")
+}
+
+// obtain fetches the medium of a profile if it is not there.
+func (c *call) obtain(p profile) (ok bool, err error) {
+	dir := c.isoDir()
+	file := filepath.Join(dir, p.file0)
+	if c.args.get("keepname") == "1" {
+		file = filepath.Join(dir, p.dist())
+	}
+	if _, err := os.Stat(file); err == nil {
+		return true, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return false, err
+	}
+	part := filepath.Join(dir, p.dist())
+	c.say("fetch http://mirror.invalid/%s -> %s", p.dist(), part)
+	c.say("Size: %d Mb", p.isoSize/mb)
+	if c.behaviour.Half {
+		if err := sparse(part, p.isoSize/2); err != nil {
+			return false, err
+		}
+		c.say("Progress: 50%% ")
+		return false, nil
+	}
+	if err := c.grow(part, p.isoSize); err != nil {
+		return false, fmt.Errorf("downloading: %w", err)
+	}
+	for percent := 0; percent <= 100; percent += 20 {
+		c.say("Progress: %d%% ", percent)
+	}
+	c.say("Checking CRC sum: %s...Passed", p.sum())
+	if p.cloud() && file != part {
+		c.say("Extracting %s -> %s ...", part, filepath.Join(dir, p.image()))
+	}
+	return true, os.Rename(part, file)
+}
+
+// toVolume makes a volume of a cloud image, on ZFS; the image becomes a link.
+func (c *call) toVolume(p profile) error {
+	file := filepath.Join(c.isoDir(), p.file0)
+	fi, err := os.Lstat(file)
+	if err != nil {
+		c.say(" no such raw file, skip convert to zvol: %s", file)
+		return nil
+	}
+	c.say("Trying to convert cloud images to zvol: %s", file)
+	if !c.conf.ZFS || fi.Mode()&os.ModeSymlink != 0 || c.behaviour.Half {
+		return nil
+	}
+	volume := c.wd.path(ZFSDir, "@"+p.file0)
+	return errors.Join(os.Rename(file, volume), os.Symlink(volume, file))
+}
+
+// grow makes a file of that size, at once or as slowly as it is told to.
+func (c *call) grow(file string, size int64) error {
+	if c.behaviour.Grow <= 0 {
+		return sparse(file, size)
+	}
+	const steps = 20
+	for i := int64(1); i <= steps; i++ {
+		if err := sparse(file, size*i/steps); err != nil {
+			return err
+		}
+		time.Sleep(time.Duration(c.behaviour.Grow * float64(time.Second) / steps))
+	}
+	return sparse(file, size)
 }
 
 // download shows the progress of the real one and makes the file of a profile's medium.

@@ -1,6 +1,8 @@
 package cbsdsim
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"os"
@@ -31,6 +33,7 @@ func profiles() []profile {
 		{"linux", "lab-tiny", "CBSD lab tiny", "iso-lab-tiny", "cbsd-iso-lab-tiny.iso", mb, 10 * mb, 10 * mb, 64 * mb, "none"},
 		{"linux", "Debian-x86-12", "Debian: 12.7.0", "iso-debian-12.7.0-amd64-DVD-1.iso", "cbsd-iso-debian-12.7.0-amd64-DVD-1.iso", 4 * gb, 20 * gb, 3 * gb, 256 * mb, "uefi"},
 		{"freebsd", "FreeBSD-x64-14.1", "FreeBSD: 14.1-RELEASE", "iso-FreeBSD-x64-14.1-RELEASE-amd64-disc1", "cbsd-iso-FreeBSD-14.1-RELEASE-amd64-disc1.iso", gb, 20 * gb, 3 * gb, 256 * mb, "uefi"},
+		{"linux", "cloud-lab-tiny", "CBSD lab tiny (cloud)", "cloud-lab-tiny", "cbsd-cloud-lab-tiny.raw", 2 * mb, gb, 2 * mb, 64 * mb, "uefi"},
 		{"linux", "cloud-Debian-x86-12", "Debian: 12.5.0 (cloud)", "cloud-debian-x86-12.5.0", "cbsd-cloud-Debian-x86-12.5.0.raw", 2 * gb, 10 * gb, 4 * gb, 256 * mb, "uefi"},
 		{"linux", "cloud-CentOS-stream-9-x86_64", "CentOS Stream: 9 (cloud)", "cloud-centOS-stream-9-20231113-x86_64", "cbsd-cloud-CentOS-stream-9-20231113-x86_64-cloud.raw", 5 * gb, 20 * gb, 5 * gb, 256 * mb, "uefi"},
 		{"freebsd", "cloud-FreeBSD-ufs-x64-14.1", "FreeBSD: 14.1-RELEASE (UFS) (cloud)", "cloud-FreeBSD-ufs-x64-14.1.0-CURRENT-amd64", "cbsd-cloud-FreeBSD-ufs-14.1.0-CURRENT-amd64.raw", 4 * gb, 10 * gb, 4 * gb, 256 * mb, "uefi"},
@@ -44,9 +47,33 @@ func (p profile) iso(w workdir) string   { return w.path("src", "iso", p.file0) 
 func (p profile) key() string            { return "vm-" + p.os + "-" + p.name + ".conf" }
 func (p profile) missing(w workdir) bool { _, err := os.Stat(p.iso(w)); return err != nil }
 
+// image is the name of the medium on a mirror when it is unpacked, dist before.
+func (p profile) image() string {
+	return strings.TrimPrefix(strings.TrimPrefix(p.file0, "cbsd-cloud-"), "cbsd-iso-")
+}
+
+func (p profile) dist() string {
+	if p.cloud() {
+		return p.image() + ".xz"
+	}
+	return p.image()
+}
+
+// sum stands for a checksum.
+func (p profile) sum() string {
+	sum := sha256.Sum256([]byte(p.name))
+	return hex.EncodeToString(sum[:])
+}
+
 func (p profile) file() string {
-	return fmt.Sprintf("long_description=\"%s\"\nvm_profile=\"%s\"\nvm_os_type=\"%s\"\niso_img=\"%s\"\nvm_efi=\"%s\"\n",
-		p.title, p.name, p.os, p.file0, p.efi)
+	prefix := strings.TrimSuffix(p.file0, p.image())
+	text := fmt.Sprintf("# a profile of the simulator\nlong_description=\"%s\"\nvm_profile=\"%s\"\nvm_os_type=\"%s\"\nfetch=1\niso_site=\"http://mirror.invalid/\"\n"+
+		"iso_img=\"%s\"\nregister_iso_name=\"%s${iso_img}\"\nsha256sum=\"%s\"\niso_img_dist_size=\"%d\"\nimgsize_min=\"%s\"\nvm_efi=\"%s\"\n",
+		p.title, p.name, p.os, p.image(), prefix, p.sum(), p.isoSize, humanSize(p.imgsizeMin), p.efi)
+	if p.cloud() {
+		text += "iso_img_dist=\"${iso_img}.xz\"\nis_cloud=1\n"
+	}
+	return text
 }
 
 func findProfile(os, name string) (profile, bool) {

@@ -10,7 +10,7 @@ import (
 )
 
 // snapshots has an empty file per snapshot of a guest, in place of ZFS.
-func (w workdir) snapshots(jname string) string { return w.path("var/run/zfs", jname) }
+func (w workdir) snapshots(jname string) string { return w.path(ZFSDir, jname) }
 
 // snapshot is bsnapshot and jsnapshot. Without zfs in the configuration it is
 // not implemented, as on UFS.
@@ -19,7 +19,7 @@ func (c *call) snapshot() error {
 	switch mode {
 	case "list":
 		return c.listSnapshots(jname)
-	case "create", "destroy", "destroyall", "rollback":
+	case "create", "destroy", "destroyall", "destroyall_original", "rollback":
 	default:
 		return c.fail("Unknown mode: %s", mode)
 	}
@@ -43,11 +43,19 @@ func (c *call) snapshot() error {
 	if snapname != filepath.Base(snapname) && snapname != "" {
 		return c.fail("zfs snapshot error: invalid character in name")
 	}
+	if g.emulator == "qemu" && (mode == "create" || mode == "rollback") { // its volume is not looked for
+		return c.fail("zfs snapshot error: missing snapshot argument")
+	}
 	switch mode {
 	case "create":
 		return c.createSnapshot(jname, snapname)
 	case "rollback":
 		return c.rollback(jname, snapname)
+	case "destroyall_original":
+		if g.emulator != "bhyve" {
+			c.say("jsnapshot: destroyed 0 snapshots in 0 seconds")
+		}
+		return nil
 	}
 	if mode == "destroy" && snapname == "" {
 		return c.fail("Please set snapname= or use mode=destroyall to destroy all snapshots for this jail")
@@ -120,6 +128,17 @@ func (c *call) rollback(jname, snapname string) error {
 	fi, err := os.Stat(filepath.Join(c.wd.snapshots(jname), snapname))
 	if err != nil {
 		return c.fail("no such snapshot %s for %s", snapname, jname)
+	}
+	entries, err := os.ReadDir(c.wd.snapshots(jname))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries { // -r: what is newer goes
+		if newer, err := e.Info(); err == nil && newer.ModTime().After(fi.ModTime()) {
+			if err := os.Remove(filepath.Join(c.wd.snapshots(jname), e.Name())); err != nil {
+				return err
+			}
+		}
 	}
 	c.say("Restored state to %s snapshot created in %s", snapname, fi.ModTime().Format("Mon Jan _2 15:04 2006"))
 	return nil

@@ -16,6 +16,9 @@ const (
 	// VMMDir, below the workdir, stands for /dev/vmm: it has a file named after
 	// each bhyve guest that runs. The guest's process id is jails.jid.
 	VMMDir = "var/run/vmm"
+	// ZFSDir, below the workdir, stands for ZFS: it has a directory named after each
+	// guest with snapshots, and in it a file named after each snapshot.
+	ZFSDir = "var/run/zfs"
 	// JailDir, below the workdir, stands for the jails of the kernel: it has a
 	// file named after each jail that runs, holding its jid.
 	JailDir = "var/run/jails"
@@ -47,6 +50,32 @@ func (w workdir) rcConf(jname string, registered bool) string {
 		return w.path("jails-system", jname, "rc.conf_"+jname)
 	}
 	return w.path("jails-rcconf", "rc.conf_"+jname)
+}
+
+// setZFS says in nc.inventory whether the workdir is on ZFS. A workdir that was
+// once has its snapshots still.
+func (w workdir) setZFS(on bool) error {
+	text, err := os.ReadFile(w.path("nc.inventory"))
+	if err != nil {
+		return err
+	}
+	fs, feat := `fs="ufs"`, `zfsfeat="0"`
+	if on {
+		fs, feat = `fs="zfs"`, `zfsfeat="1"`
+		if err := os.MkdirAll(w.path(ZFSDir), 0o755); err != nil {
+			return err
+		}
+	}
+	lines := strings.Split(string(text), "\n")
+	for i, line := range lines {
+		switch name, _, _ := strings.Cut(line, "="); name {
+		case "fs":
+			lines[i] = fs
+		case "zfsfeat":
+			lines[i] = feat
+		}
+	}
+	return os.WriteFile(w.path("nc.inventory"), []byte(strings.Join(lines, "\n")), 0o644)
 }
 
 func (w workdir) alive() bool {
@@ -138,8 +167,8 @@ func (w workdir) writeFiles(nodename string) error {
 	for _, p := range profiles() {
 		files["etc/defaults/vm-"+p.os+"-"+p.name+".conf"] = p.file()
 	}
-	id := fmt.Sprintf("%x\n", time.Now().UnixNano())
-	for _, d := range []string{"jails-data", "jails-system", "jails-rcconf", "var/db"} {
+	for i, d := range []string{"jails-data", "jails-system", "jails-rcconf", "var/db"} {
+		id := fmt.Sprintf("%x%d\n", time.Now().UnixNano(), i)
 		files[d+"/dir.id"] = id
 	}
 	for name, content := range files {

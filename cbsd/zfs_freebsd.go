@@ -1,0 +1,3 @@
+package cbsd
+
+const zfsCommand = "/sbin/zfs"

@@ -1,0 +1,5 @@
+//go:build !freebsd
+
+package cbsd
+
+const zfsCommand = "zfs"
