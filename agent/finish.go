@@ -99,7 +99,7 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 		}
 	case runner.Lost:
 		if plan.Class == cbsd.Read && why == cbsdmq.Cancelled {
-			r = reply(cbsdmq.Cancelled, cbsdmq.ExitCancelled, "cancelled while it ran", "")
+			r = reply(cbsdmq.Cancelled, cbsdmq.ExitCancelled, cbsd.Remains{Kind: cbsd.Clean, What: "it only reads"}.Reason(cbsdmq.Cancelled), "")
 			break
 		}
 		reason := "it cannot be known how the command ended: " + e.Reason
@@ -110,6 +110,7 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 		}
 		r = reply(cbsdmq.Unknown, cbsdmq.ExitUnknown, reason, "look at the guest before you submit it again")
 	default:
+		exit.Stopped = why != "" && (signalled || e.Signal != 0)
 		v := s.cfg.CBSD.After(ctx, plan, before, exit, tail)
 		state := cbsdmq.Done
 		code := v.ErrCode
@@ -120,10 +121,14 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 			switch why {
 			case cbsdmq.Cancelled:
 				state, code = cbsdmq.Cancelled, cbsdmq.ExitCancelled
-				v.Reason, v.Hint = join("cancelled while it ran", v.Reason), ""
+				if v.Hint = v.Remains.Hint; v.Remains.Kind != cbsd.Untold {
+					v.Reason = ""
+				}
+				v.Reason = join(v.Remains.Reason(state), v.Reason)
 			case cbsdmq.Timeout:
 				state, code = cbsdmq.Timeout, cbsdmq.ExitTimeout
-				v.Reason, v.Hint = join(fmt.Sprintf("ran longer than %s", s.cfg.TimeLimit), v.Reason), `the key "time_limit" sets how long a command may run`
+				v.Reason = join(fmt.Sprintf("ran longer than %s; %s", s.cfg.TimeLimit, v.Remains.Reason("ended")), v.Reason)
+				v.Hint = strings.TrimPrefix(v.Remains.Hint+`; the key "time_limit" sets how long a command may run`, "; ")
 			}
 			// Scripts of cbsd trap SIGTERM: the step that they are at is killed,
 			// they go on without it and end with status 0.

@@ -156,5 +156,12 @@ func (p *Pool) readFiles(ctx context.Context, plan Plan) (map[string]FileState, 
 	case Fetch:
 		return p.readFetches(ctx, plan)
 	}
-	return nil, nil
+	var files map[string]FileState
+	for _, path := range p.traces(plan) {
+		if files == nil {
+			files = make(map[string]FileState)
+		}
+		files[path] = fileState(path)
+	}
+	return files, nil
 }

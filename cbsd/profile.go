@@ -153,6 +153,11 @@ func (p *Pool) readFetches(ctx context.Context, plan Plan) (map[string]FileState
 	for _, pr := range list {
 		file := target(plan, dir, pr)
 		files[file] = fileState(file)
+		for _, part := range []string{pr.Dist, pr.Dist + ".lock"} {
+			if s := fileState(filepath.Join(dir, part)); s.Exists {
+				files[filepath.Join(dir, part)] = s
+			}
+		}
 	}
 	return files, nil
 }

@@ -14,6 +14,8 @@ type Exit struct {
 	Code   int // exit status; 128 + Signal where a signal ended it
 	Signal int // 0 where it ended by itself
 
+	Stopped bool // it was told to end: After says what it left
+
 	Stderr []byte // the end of it, for a reason where stdout has none
 }
 
@@ -34,6 +36,7 @@ type Verdict struct {
 	Reason  string         // why ErrCode is not 0, or why there is no outcome though there should be one
 	Hint    string         // what a person can do
 	Now     Snapshot       // the state as far as it was read
+	Remains Remains        // of a command that was told to end
 }
 
 // Before reads what must be known before plan runs. With an error nothing is
@@ -68,6 +71,9 @@ func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit,
 		v.Hint = brokenHint(plan, exit)
 	}
 	if !checked(plan) {
+		if exit.Stopped {
+			v.Remains = p.remains(plan, before, Snapshot{}, finding{}, exit.Code)
+		}
 		return v
 	}
 	names := targetsOf(plan)
@@ -83,10 +89,14 @@ func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit,
 	}
 	if err != nil {
 		v.Reason = join(v.Reason, "the exit code was taken as it is: "+err.Error())
+		v.Remains = Remains{What: err.Error()}
 		return v
 	}
 	v.Now = now
 	f := p.judge(ctx, plan, before, now, names, exit.Code, tail)
+	if exit.Stopped {
+		v.Remains = p.remains(plan, before, now, f, exit.Code)
+	}
 	switch {
 	case f.none:
 	case !f.met:

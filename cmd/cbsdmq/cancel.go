@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,9 @@ agent does not have it yet.
 
 A command that runs gets SIGTERM and, where it does not heed that, SIGKILL after
 kill_grace. Many scripts of cbsd do not heed it: they lose the step that they are
-at and go on. So look at the guest afterwards.
+at and go on. So the state is read when it has ended, and the reply says what is
+left: "cancelled clean" (all is as it was), "cancelled, left: ..." with the command
+that removes it, or "cancelled too late" (what was asked for is there).
 
 Exit status 0 when the job was cancelled, 1 when it had ended before.`,
 		Example:           `  cbsdmq cancel pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G`,
@@ -54,6 +57,9 @@ Exit status 0 when the job was cancelled, 1 when it had ended before.`,
 				}
 			} else {
 				fmt.Fprintf(g.stdout, "%s %s\n", id, final.State)
+				if final.State == cbsdmq.Cancelled && final.Reason != "" {
+					printError(g.stderr, &cbsdmq.Error{Err: errors.New(final.Reason), Hint: final.Hint})
+				}
 			}
 			if final.State != cbsdmq.Cancelled {
 				return cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "it had ended before the signal reached it")

@@ -68,6 +68,9 @@ func (g *globals) finish(id string, r cbsdmq.Reply, printed bool) error {
 	why := &cbsdmq.Error{Err: errors.New(string(r.State)), Hint: r.Hint}
 	if r.Reason != "" {
 		why.Err = fmt.Errorf("%s: %s", r.State, r.Reason)
+		if strings.HasPrefix(r.Reason, string(r.State)) { // "cancelled clean: ..."
+			why.Err = errors.New(r.Reason)
+		}
 	}
 	return &exitError{status: status, err: why}
 }

@@ -107,6 +107,7 @@ func (s *site) close() {
 //	kill9 POOL                kill the agent
 //	broker up|down            start or end beanstalkd
 //	slow POOL COMMAND SECONDS let a command of the pool's cbsd take so long
+//	grows POOL COMMAND SECONDS  let the files that it makes take so long to grow
 //	deaf POOL COMMAND SECONDS the same, and it goes on after SIGTERM
 //	status N COMMAND ...      the command must end with exit status N
 //	until PATTERN COMMAND ... run the command until its stdout matches
@@ -128,6 +129,7 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"kill9":     {1, s.kill9},
 		"broker":    {1, s.brokerUpDown},
 		"slow":      {3, s.slow},
+		"grows":     {3, s.grows},
 		"deaf":      {3, s.deaf},
 		"status":    {2, s.status},
 		"until":     {2, s.until},
@@ -271,6 +273,15 @@ func (s *site) brokerUpDown(_ *testscript.TestScript, args []string) error {
 func (s *site) slow(_ *testscript.TestScript, args []string) error { return s.delay(args, false) }
 
 func (s *site) deaf(_ *testscript.TestScript, args []string) error { return s.delay(args, true) }
+
+func (s *site) grows(_ *testscript.TestScript, args []string) error {
+	seconds, err := strconv.ParseFloat(args[2], 64)
+	if err != nil {
+		return err
+	}
+	c := cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{args[1]: {Grow: seconds}}}
+	return c.Write(s.path(args[0]))
+}
 
 func (s *site) delay(args []string, trap bool) error {
 	seconds, err := strconv.ParseFloat(args[2], 64)
