@@ -49,6 +49,7 @@ type Request struct {
 	Since   time.Time     `json:"since,omitzero"`   // OpJobs, OpActs: not those of before
 	By      string        `json:"by,omitempty"`     // who asks
 	Reason  string        `json:"reason,omitempty"` // OpPause, OpResolve: for people
+	Work    bool          `json:"work,omitempty"`   // OpOutput with Wait: answer, too, with how far the command is, every two seconds or so
 	Action  string        `json:"action,omitempty"` // OpHeld: "release" or "drop"
 	Expires time.Time     `json:"expires,omitzero"` // not answered later than this
 }
@@ -67,6 +68,7 @@ type Response struct {
 	Waits  []Wait     `json:"waits,omitempty"`  // OpWhy
 	Data   []byte     `json:"data,omitempty"`   // OpOutput: stdout from Offset on
 	Offset int64      `json:"offset,omitempty"` // OpOutput: where Data begins; beyond the one asked for where output was dropped
+	Work   *Work      `json:"work,omitempty"`   // OpOutput: how far the command is
 	End    bool       `json:"end,omitempty"`    // OpOutput: the job has ended and Data reaches its end
 	Final  *Reply     `json:"final,omitempty"`  // the job's last reply, where it has ended
 	More   bool       `json:"more,omitempty"`   // OpJobs, OpGuests, OpPauses, OpActs: there are more; ask with After
@@ -136,7 +138,8 @@ type JobInfo struct {
 	State      State     `json:"state"`
 	Outcome    Outcome   `json:"outcome"`
 	ErrCode    int       `json:"err_code"`
-	Progress   int       `json:"progress"`
+	Progress   int       `json:"progress"`       // in percent: 100 where it has ended, 0 where it is not known
+	Work       *Work     `json:"work,omitempty"` // how far a running command is
 	Reason     string    `json:"reason,omitempty"`
 	AcceptedAt time.Time `json:"accepted_at,omitzero"`
 	BegunAt    time.Time `json:"begun_at,omitzero"`
@@ -342,6 +345,7 @@ func (j JobInfo) short() JobInfo {
 	const text, args = 160, 768
 	j.Reason, j.Command = cutText(j.Reason, text), cutText(j.Command, text)
 	j.Guest, j.Sender = cutText(j.Guest, text), cutText(j.Sender, text)
+	j.Work = j.Work.short()
 	room := args
 	for i, a := range j.Args {
 		a = cutText(a, text)

@@ -12,14 +12,15 @@ import (
 // the rest.
 //
 // A job ends with one reply of Progress 100 on each of its reply addresses.
-// Replies before it carry the next piece of output and come only when the job
-// asked for them (Meta.Stream).
+// Replies before it carry the next piece of output, or how far a command is that
+// takes more than seconds, and come only when the job asked for them
+// (Meta.Stream).
 type Reply struct {
 	DskGuid  string // zfs guid of the guest's first disk with a newline, or "0"
 	ErrCode  int    // exit status of the command, or one of the Exit constants
 	Guid     string // zfs guid of the guest with a newline, or "0"
 	Message  string // stdout from Offset on; on the last reply its end, as much as fits
-	Progress int    // 100 on the last reply, below it on pieces of output
+	Progress int    // 100 on the last reply; below it how far the command is in percent, 0 where that is not known
 	Vnc      string // address of the VNC server with a newline after a start, else ""
 
 	ID       string   `json:",omitempty"` // printed id of the job, pool/ULID or pool/17
@@ -34,6 +35,7 @@ type Reply struct {
 	Seq      int      `json:",omitempty"` // 1, 2, ... over the replies of one address where output is streamed
 	Offset   int64    `json:",omitempty"` // where in stdout Message begins, in bytes
 	Raw      []byte   `json:",omitempty"` // the bytes of Message where they are not valid UTF-8, base64
+	Work     *Work    `json:",omitempty"` // how far the command is; on replies below Progress 100 without output
 }
 
 // ReplyOutput and ReplyStderr are the most bytes of output to put into one
@@ -102,6 +104,7 @@ func (r Reply) Fit(max int) Reply {
 
 // cutTexts cuts the fields beside Message to less than half of max in sum.
 func (r *Reply) cutTexts(max int) {
+	r.Work = r.Work.short()
 	r.Stderr = string(fitTail([]byte(r.Stderr), max/8))
 	r.Reason = cutText(r.Reason, max/10)
 	r.Hint = cutText(r.Hint, max/20)

@@ -176,6 +176,9 @@ func (s *Server) info(ctx context.Context, row *journal.Job) cbsdmq.JobInfo {
 	in := describe(ctx, s.cfg.Pool, s.cfg.Journal.Reader(), s.paused(), row)
 	if r, ok := s.live.run(row.ID); ok {
 		in.Output = r.size()
+		if in.Work = s.work(context.Background(), row.ID); in.Work != nil {
+			in.Progress = in.Work.Percent
+		}
 	}
 	return in
 }
@@ -229,11 +232,17 @@ func describe(ctx context.Context, pool string, reader journal.Reader, paused pa
 // there is some.
 func (s *Server) output(ctx context.Context, req cbsdmq.Request) (cbsdmq.Response, error) {
 	deadline := time.Now().Add(min(req.Wait, maxWait))
+	moved := time.Now().Add(workAfter) // then who asked is told how far it is
 	buf := make([]byte, dataSize)
 	for {
 		n, running := s.live.read(req.Job, buf, req.Offset)
 		if running && n > 0 {
 			return cbsdmq.Response{Data: buf[:n], Offset: req.Offset}, nil
+		}
+		if running && req.Work && time.Now().After(moved) {
+			if w := s.work(ctx, req.Job); w != nil {
+				return cbsdmq.Response{Offset: req.Offset, Work: w}, nil
+			}
 		}
 		if !running {
 			row, err := s.row(ctx, req.Job)

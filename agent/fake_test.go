@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -362,6 +363,7 @@ func (r *fakeRunner) Close() error {
 
 // fakeCBSD plans every command that it is given; jget and jls read.
 type fakeCBSD struct {
+	bytes   atomic.Int64 // for Measure
 	mu      sync.Mutex
 	foreign map[string]bool // guests that somebody else works on
 	panics  bool
@@ -457,6 +459,10 @@ func (c *fakeCBSD) After(ctx context.Context, p cbsd.Plan, b cbsd.Snapshot, exit
 
 func (c *fakeCBSD) Lookups(context.Context, cbsd.Plan, cbsdmq.Job, cbsd.Snapshot) (guid, dskGuid, vnc string) {
 	return "0", "0", ""
+}
+
+func (c *fakeCBSD) Measure(context.Context, cbsd.Plan, []byte, []byte) cbsd.Moved {
+	return cbsd.Moved{Percent: -1, Bytes: c.bytes.Load(), Of: 1000, What: "growing"}
 }
 
 func (c *fakeCBSD) Unknown(context.Context, cbsd.Plan) string { return "The guest is off." }

@@ -29,6 +29,7 @@ func (l *loop) tick(now time.Time) {
 			l.tickQueued(j, now)
 		case begun:
 			l.tickBegun(j, now)
+			l.tickStill(j, now)
 		}
 	}
 	if len(l.lazy) > 0 && now.Sub(l.lazySince) >= tick {

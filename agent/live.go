@@ -5,9 +5,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/internal/proc"
 	"github.com/cbsd/cbsdmq/runner"
 )
@@ -23,9 +25,14 @@ type liveOutputs struct {
 
 // A liveRun is where the output of a running command can be read.
 type liveRun struct {
-	key runner.Key
-	out string
-	pid int
+	key   runner.Key
+	out   string
+	err   string // of its stderr
+	pid   int
+	plan  cbsd.Plan
+	began time.Time
+
+	measure *measure
 }
 
 // size is how much has been written so far.
@@ -44,7 +51,11 @@ func (v *liveOutputs) started(j *job, e runner.Event) {
 		v.keys, v.runs, v.pids = make(map[runner.Key]*job), make(map[string]liveRun), make(map[int]bool)
 	}
 	v.keys[e.Key] = j
-	v.runs[j.row.ID] = liveRun{key: e.Key, out: e.Out.Path, pid: e.PID}
+	r := liveRun{key: e.Key, out: e.Out.Path, err: e.Err.Path, pid: e.PID, plan: j.plan, began: j.row.Begun}
+	if r.measure = v.runs[j.row.ID].measure; r.measure == nil {
+		r.measure = new(measure)
+	}
+	v.runs[j.row.ID] = r
 	if e.PID > 0 {
 		v.pids[e.PID] = true
 	}
@@ -93,7 +104,7 @@ func (v *liveOutputs) read(id string, p []byte, offset int64) (n int, ok bool) {
 		f.Close()
 	}
 	again, ok := v.run(id)
-	return n, ok && again == r
+	return n, ok && again.key == r.key && again.out == r.out
 }
 
 // stillRuns reports whether anything of a command lives that its runner lost:

@@ -49,6 +49,7 @@ type job struct {
 	termAt    time.Time // when SIGTERM was sent
 	killAt    time.Time // when SIGKILL is due
 	why       cbsdmq.State
+	looked    time.Time // when it was last looked at whether it moves
 	streaming *streamer
 }
 

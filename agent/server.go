@@ -58,6 +58,7 @@ type CBSD interface {
 	After(ctx context.Context, plan cbsd.Plan, before cbsd.Snapshot, exit cbsd.Exit, tail []byte) cbsd.Verdict
 	Lookups(ctx context.Context, plan cbsd.Plan, job cbsdmq.Job, now cbsd.Snapshot) (guid, dskGuid, vnc string)
 	Unknown(ctx context.Context, plan cbsd.Plan) string
+	Measure(ctx context.Context, plan cbsd.Plan, stdout, stderr []byte) cbsd.Moved
 	Foreign(ctx context.Context, guests []string, own func(pid int) bool) (cbsd.Busy, bool)
 }
 

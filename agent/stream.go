@@ -21,6 +21,8 @@ type streamer struct {
 	offset int64
 	seq    int
 	end    chan streamEnd
+	work   *cbsdmq.Work // what was last said of how far it is
+	looked time.Time
 }
 
 type streamEnd struct {
@@ -68,6 +70,7 @@ func (st *streamer) run(ctx context.Context) {
 				break
 			}
 		}
+		st.tell(ctx)
 	}
 }
 
@@ -97,6 +100,19 @@ func (st *streamer) flush(ctx context.Context, end streamEnd, buf []byte) {
 	}
 }
 
+// tell sends how far the command is, without output, where that has changed.
+func (st *streamer) tell(ctx context.Context) {
+	if now := time.Now(); now.Sub(st.looked) >= workEvery {
+		st.looked = now
+		w := st.s.work(ctx, st.id)
+		if w == nil || st.work != nil && *w == *st.work {
+			return
+		}
+		st.work = w
+		st.push(ctx, nil)
+	}
+}
+
 // push sends one piece and moves on if the broker has it.
 func (st *streamer) push(ctx context.Context, p []byte) bool {
 	if st.seq%pieceAhead == pieceAhead-1 && !st.read(ctx) {
@@ -105,6 +121,12 @@ func (st *streamer) push(ctx context.Context, p []byte) bool {
 	r := cbsdmq.Reply{
 		DskGuid: "0", Guid: "0", ID: cbsdmq.PrintedID(st.s.cfg.Pool, st.id),
 		Seq: st.seq + 1, Offset: st.offset,
+	}
+	if st.work != nil {
+		r.Progress = st.work.Percent
+	}
+	if p == nil {
+		r.Work = st.work
 	}
 	r.SetOutput(p)
 	r = r.Fit(replyMax)

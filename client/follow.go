@@ -23,7 +23,8 @@ const (
 // reply it is called with holds the next piece, at Offset. Pieces neither
 // overlap nor leave something out, except where output was dropped: then Offset
 // lies beyond the end of the piece before. Where f returns an error Follow
-// returns it.
+// returns it. Of a command that takes more than seconds f is told, too, how far
+// it is: by replies without output, with Work.
 //
 // The job may be one of this session or anybody's, running or ended.
 func (c *Client) Follow(ctx context.Context, id string, from int64, f func(cbsdmq.Reply) error) (cbsdmq.Reply, error) {
@@ -70,6 +71,14 @@ func (s *stream) emit(offset int64, p []byte) error {
 	return s.f(r)
 }
 
+// moved hands out how far the command is.
+func (s *stream) moved(w *cbsdmq.Work) error {
+	if s.f == nil || w == nil {
+		return nil
+	}
+	return s.f(cbsdmq.Reply{Offset: s.have, ID: s.printed(), Progress: w.Percent, Work: w})
+}
+
 // fill asks for the output before the byte at to, and hands it out.
 func (s *stream) fill(ctx context.Context, to int64) error {
 	for s.have < to {
@@ -103,7 +112,7 @@ func (s *stream) poll(ctx context.Context) (cbsdmq.Reply, error) {
 			r.Offset = endless
 		}
 		if answered {
-			r.Wait = longPoll
+			r.Wait, r.Work = longPoll, s.f != nil
 		}
 		resp, err := s.c.ask(ctx, r)
 		switch {
@@ -118,6 +127,9 @@ func (s *stream) poll(ctx context.Context) (cbsdmq.Reply, error) {
 			continue
 		}
 		if err := s.emit(resp.Offset, resp.Data); err != nil {
+			return cbsdmq.Reply{}, err
+		}
+		if err := s.moved(resp.Work); err != nil {
 			return cbsdmq.Reply{}, err
 		}
 		if resp.End {

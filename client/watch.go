@@ -122,6 +122,9 @@ func (w *watch) piece(r cbsdmq.Reply) error {
 	if w.f == nil {
 		return nil
 	}
+	if r.Work != nil && len(r.Output()) == 0 {
+		return w.moved(r.Work)
+	}
 	if r.Offset > w.have {
 		if w.ahead == nil {
 			w.ahead = make(map[int64]cbsdmq.Reply)

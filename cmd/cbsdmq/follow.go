@@ -7,14 +7,16 @@ import (
 func newFollowCommand(g *globals) *cobra.Command {
 	var t target
 	var from int64
+	var progress bool
 	cmd := &cobra.Command{
 		Use:   "follow ID",
 		Short: "Print a job's output as it comes, from its beginning",
 		Long: `Print the output of a job from its beginning, wait for its end, and exit as run
-does. Any number of people can follow a job, from any machine, until what is
+does, showing how far it is as run does. Any number of people can follow a job, from any machine, until what is
 known of it is dropped.`,
 		Example: `  cbsdmq follow pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G
   cbsdmq follow --from 4096 pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G
+  cbsdmq follow -o json --progress pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G
   cbsdmq follow -o json pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: g.completeJob,
@@ -33,9 +35,9 @@ known of it is dropped.`,
 			if err := s.arrived(ctx, args[0]); err != nil {
 				return err
 			}
-			w := &watch{g: g, s: s, id: args[0], have: from}
+			w := &watch{g: g, s: s, id: args[0], have: from, progress: progress && g.json()}
 			defer w.listen()()
-			final, err := w.run(ctx, !g.json())
+			final, err := w.run(ctx, progress || !g.json())
 			if err != nil {
 				return err
 			}
@@ -43,6 +45,7 @@ known of it is dropped.`,
 		},
 	}
 	t.flags(cmd)
+	cmd.Flags().BoolVar(&progress, "progress", false, "with -o json: print how far the job is, too")
 	cmd.Flags().Int64Var(&from, "from", 0, "begin after so many `bytes` of the output")
 	return cmd
 }

@@ -168,13 +168,16 @@ func (g *globals) listJobs(jobs []cbsdmq.JobInfo) error {
 	return table(g.stdout, []string{"ID", "COMMAND", "GUEST", "STATE", "OUTCOME", "CODE", "ACCEPTED", "TOOK", "SENDER"}, rows)
 }
 
-// stateOf is a job's state with what a person did about it.
+// stateOf is a job's state with what a person did about it, or with how far it is
+// where that is known.
 func stateOf(j cbsdmq.JobInfo) string {
 	switch {
 	case j.Paused:
 		return string(j.State) + ", paused"
 	case j.Verdict != nil:
 		return fmt.Sprintf("%s, settled: %s", j.State, j.Verdict.State)
+	case j.State == cbsdmq.Running && j.Progress > 0:
+		return fmt.Sprintf("%s %d%%", j.State, j.Progress)
 	}
 	return string(j.State)
 }
@@ -185,6 +188,14 @@ func codeOf(j cbsdmq.JobInfo) string {
 		return ""
 	}
 	return fmt.Sprint(j.ErrCode)
+}
+
+// workOf says how far a running job is.
+func workOf(j cbsdmq.JobInfo) string {
+	if j.Work == nil || j.State != cbsdmq.Running {
+		return ""
+	}
+	return describeWork(j.Work)
 }
 
 // took is how long a job's command has run.
@@ -241,7 +252,7 @@ func (g *globals) showJob(ctx context.Context, t *target, id string) error {
 		{"state", stateOf(j)}, {"settled", verdictOf(j)}, {"outcome", string(j.Outcome)}, {"err_code", codeOf(j)},
 		{"reason", j.Reason}, {"hint", hint}, {"sender", j.Sender}, {"signer", j.Signer},
 		{"accepted", moment(j.AcceptedAt)}, {"begun", moment(j.BegunAt)}, {"finished", moment(j.FinishedAt)},
-		{"took", took(j)}, {"output", size(j.Output)},
+		{"took", took(j)}, {"work", workOf(j)}, {"output", size(j.Output)},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(g.stdout, "%-9s %s\n", line[0], line[1])

@@ -52,7 +52,7 @@ func (o *jobFlags) job(args []string) (client.Job, error) {
 
 func newRunCommand(g *globals) *cobra.Command {
 	var o jobFlags
-	var noStream bool
+	var noStream, progress bool
 	accept := timeFlag(30 * time.Second)
 	cmd := &cobra.Command{
 		Use:   "run [POOL] COMMAND [word | key=value ...]",
@@ -63,6 +63,11 @@ status. Arguments without = are words; they follow the others.
 POOL may be left out where the guest that COMMAND names is in one pool only: all
 pools are asked for it, and all have to answer. A word that is the name of a pool
 is always the pool, never a command.
+
+How far a command is that takes more than seconds is shown on stderr, where that
+can be seen: from what it prints, or from the size of the file that it makes. At a
+terminal it is a line at the bottom, else a line now and then. With -o json and
+--progress stdout has an object for each step before the one of the end.
 
 Ctrl-C leaves the job, which goes on, and says how to come back; a second one
 cancels it.
@@ -77,6 +82,7 @@ cbsd, 130 cancelled.`,
   cbsdmq run bstart vm1
   cbsdmq run pool1 bget vm_ram vm_cpus jname=vm1
   cbsdmq run --key ORDER-4711 pool1 bremove jname=vm1
+  cbsdmq run -o json --progress pool1 bexport jname=vm1
   cbsdmq run --config ./pool1.json bls`,
 		ValidArgsFunction: g.completePool,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -90,8 +96,8 @@ cbsd, 130 cancelled.`,
 			if err != nil {
 				return err
 			}
-			job.Stream = !noStream && !g.json()
-			w := &watch{g: g}
+			job.Stream = !noStream && (progress || !g.json())
+			w := &watch{g: g, progress: progress && g.json()}
 			defer w.listen()()
 			w.s, w.id, err = g.submit(ctx, &o, job, accept, pool)
 			if err != nil {
@@ -102,11 +108,12 @@ cbsd, 130 cancelled.`,
 			if err != nil {
 				return err
 			}
-			return g.finish(w.id, final, job.Stream)
+			return g.finish(w.id, final, job.Stream && !w.progress)
 		},
 	}
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&noStream, "no-stream", false, "print the output at the end, and no more of it than one reply holds")
+	cmd.Flags().BoolVar(&progress, "progress", false, "with -o json: print how far the job is, too")
 	cmd.Flags().Var(&accept, "accept-timeout", "give up if the agent does not have the job after this time; 0 never does")
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,7 +25,18 @@ type watch struct {
 	id   string // as it is printed
 	have int64  // bytes of output that were printed
 
+	progress bool   // print how far it is as JSON, and no output
+	meter    *meter // else where it is shown to people; nil: nowhere
+
+	quiet   sync.Mutex // of the meter: output comes on another goroutine than signals
 	signals chan os.Signal
+}
+
+// clear makes room on the terminal for something to be printed.
+func (w *watch) clear() {
+	if w.meter != nil {
+		w.meter.clear()
+	}
 }
 
 // listen takes Ctrl-C from now on; it is counted when run is called.
@@ -48,6 +60,10 @@ func (w *watch) run(ctx context.Context, print bool) (cbsdmq.Reply, error) {
 	if print {
 		f = w.print
 	}
+	if !w.g.json() {
+		w.meter = newMeter(w.g, w.id)
+		defer w.meter.clear()
+	}
 	end := make(chan ended, 1)
 	go func() {
 		r, err := w.s.Follow(ctx, w.id, w.have, f)
@@ -67,6 +83,9 @@ func (w *watch) run(ctx context.Context, print bool) (cbsdmq.Reply, error) {
 			if sig == os.Interrupt {
 				interrupts++
 			}
+			w.quiet.Lock()
+			w.clear()
+			w.quiet.Unlock()
 			switch {
 			case sig != os.Interrupt, interrupts > 2:
 				w.comeBack("the job goes on")
@@ -96,8 +115,23 @@ func (w *watch) comeBack(why string) {
 	fmt.Fprintf(w.g.stderr, "hint: come back with `%s`\n", w.s.again("follow", w.id))
 }
 
-// print prints the next piece of output.
+// print prints the next piece of output, or how far the job is.
 func (w *watch) print(r cbsdmq.Reply) error {
+	w.quiet.Lock()
+	defer w.quiet.Unlock()
+	switch {
+	case r.Work != nil && w.progress:
+		return w.g.print(step{w.id, cbsdmq.Running, r.Progress, r.Work})
+	case r.Work != nil:
+		if w.meter != nil {
+			w.meter.show(r.Work)
+		}
+		return nil
+	case w.progress:
+		w.have = r.Offset + int64(len(r.Output()))
+		return nil
+	}
+	w.clear()
 	if r.Offset > w.have {
 		warn(w.g.stderr, "%d bytes of output are left out here: they were not kept", r.Offset-w.have)
 	}

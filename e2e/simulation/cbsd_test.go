@@ -57,6 +57,10 @@ func (c *plans) Guests(context.Context) ([]cbsdmq.Guest, error) { return nil, ni
 func (c *plans) Before(context.Context, cbsd.Plan) (cbsd.Snapshot, error) {
 	return cbsd.Snapshot{}, nil
 }
+func (c *plans) Measure(context.Context, cbsd.Plan, []byte, []byte) cbsd.Moved {
+	return cbsd.Moved{Percent: -1}
+}
+
 func (c *plans) Unknown(context.Context, cbsd.Plan) string { return "" }
 
 func (c *plans) After(_ context.Context, p cbsd.Plan, _ cbsd.Snapshot, exit cbsd.Exit, _ []byte) cbsd.Verdict {
