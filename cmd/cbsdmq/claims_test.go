@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cbsd/cbsdmq/config"
 )
 
 // Two pools of one host that are asked for the same guest at the same moment.
@@ -13,7 +15,7 @@ func TestClaims(t *testing.T) {
 		h := &hosted{}
 		want := func(pool, guest, other string) {
 			t.Helper()
-			if got := h.elsewhere(t.Context(), pool, guest); got != other {
+			if got := h.elsewhere(t.Context(), &config.Config{Pool: pool}, guest); got != other {
 				t.Errorf("%s asks for %s: %q has it, want %q", pool, guest, got, other)
 			}
 		}
@@ -34,4 +36,30 @@ func TestClaims(t *testing.T) {
 			t.Errorf("%d claims", n)
 		}
 	})
+}
+
+// Two agents of one host, with a process each.
+func TestClaimsOfAgents(t *testing.T) {
+	var one, two claims
+	state := t.TempDir()
+	for range 2 {
+		if other := one.claim(state, "pool1", "vm1"); other != "" {
+			t.Errorf("pool1: %q has it", other)
+		}
+	}
+	if other := two.claim(state, "pool2", "vm1"); other != "pool1" {
+		t.Errorf("pool2: %q has it, want pool1", other)
+	}
+	two.release("pool2", "vm1")
+	one.release("pool1", "vm1")
+	if other := two.claim(state, "pool2", "vm1"); other != "" {
+		t.Errorf("pool2, after it was released: %q has it", other)
+	}
+	if other := one.claim(state, "pool1", "vm1"); other != "pool2" {
+		t.Errorf("pool1: %q has it, want pool2", other)
+	}
+	two.by["vm1"].lock.Close() // as when its process is gone
+	if other := one.claim(state, "pool1", "vm1"); other != "" {
+		t.Errorf("pool1, after the other's end: %q has it", other)
+	}
 }

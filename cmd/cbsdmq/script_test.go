@@ -70,6 +70,7 @@ func (s *site) setup(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("SAMPLES", samples)
+	env.Setenv("LOGS", s.logs)
 	if s.cbsd, err = exec.LookPath("cbsd"); err != nil {
 		return err
 	}
@@ -84,6 +85,7 @@ func (s *site) path(elem ...string) string {
 // close ends the runner after the agents, which would start another one, and
 // then commands and guests.
 func (s *site) close() {
+	s.endServices()
 	for name := range s.processes {
 		if name != "runner" {
 			s.end(name)
@@ -116,6 +118,8 @@ func (s *site) close() {
 //	appears PATTERN FILE      wait until a file has a line
 //	interrupt NAME            Ctrl-C for a command that was begun
 //	ends N NAME               wait for its end, which must have exit status N
+//	rcconf NAME=VALUE ...     set variables of rc.conf
+//	service N NAME ARG ...    run an rc script with stand-ins for rc.subr and daemon(8); its exit status must be N
 //	clean                     no file and no process of a demo may be left
 func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	type command = func(ts *testscript.TestScript, args []string) error
@@ -138,6 +142,8 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"appears":   {2, s.appears},
 		"interrupt": {1, s.interrupt},
 		"ends":      {2, s.ends},
+		"rcconf":    {1, s.rcConf},
+		"service":   {3, s.service},
 		"clean":     {0, s.clean},
 	}
 	out := make(map[string]func(ts *testscript.TestScript, neg bool, args []string))

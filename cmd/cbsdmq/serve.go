@@ -116,20 +116,44 @@ func newHosted(o agentOptions, cfgs []*config.Config, logs []poolLog) *hosted {
 	return &hosted{o: o, cfgs: cfgs, logs: logs, buses: &all.Opener{Log: logs[0].log}}
 }
 
-// elsewhere names the pool, other than mine, that has a guest of that name or
-// is making one.
-func (h *hosted) elsewhere(ctx context.Context, mine, guest string) string {
-	if pool := h.making.claim(mine, guest); pool != "" {
+// elsewhere names the pool, other than that of mine, that has a guest of that
+// name or is making one: of this process, or of another agent of this host.
+func (h *hosted) elsewhere(ctx context.Context, mine *config.Config, guest string) string {
+	if pool := h.making.claim(mine.StateDir, mine.Pool, guest); pool != "" {
 		return pool
 	}
+	pool := h.owner(ctx, mine, guest)
+	if pool != "" {
+		h.making.release(mine.Pool, guest)
+	}
+	return pool
+}
+
+// owner names the pool, other than that of mine, that has a guest of that name.
+func (h *hosted) owner(ctx context.Context, mine *config.Config, guest string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for name, pool := range h.pools {
-		if name == mine {
+		if name != mine.Pool {
+			if _, found, err := pool.Guest(ctx, guest); err == nil && found {
+				return name
+			}
+		}
+	}
+	for name, workdir := range registered(mine.StateDir) {
+		if _, here := h.pools[name]; here || name == mine.Pool || workdir == mine.CBSDEnv {
 			continue
 		}
-		if _, found, err := pool.Guest(ctx, guest); err == nil && found {
-			h.making.release(mine, guest)
+		if _, err := os.Stat(filepath.Join(workdir, "nc.inventory")); err != nil {
+			continue // not imported, or gone
+		}
+		pool, err := cbsd.Open(ctx, cbsd.Config{CBSD: mine.CBSD, Workdir: workdir, RunDir: mine.RunDir})
+		if err != nil {
+			continue
+		}
+		_, found, err := pool.Guest(ctx, guest)
+		pool.Close()
+		if err == nil && found {
 			return name
 		}
 	}
@@ -257,6 +281,9 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 	}
 	defer pool.Close()
 	defer h.enter(c.Pool, pool)()
+	if err := register(c.StateDir, c.Pool, c.CBSDEnv); err != nil {
+		log.Warn("agents of other pools of this host will not know the names of this one's guests", "pool", c.Pool, "err", err)
+	}
 	report := pool.Probe(ctx)
 	if err := report.Err(); err != nil {
 		return err
@@ -296,7 +323,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		Endpoints: ends, Journal: j, CBSD: pool,
 		Dial:      func(ctx context.Context) (agent.Runner, error) { return ensureRunner(ctx, c.RunDir) },
 		RunDir:    c.RunDir,
-		Elsewhere: func(ctx context.Context, guest string) string { return h.elsewhere(ctx, c.Pool, guest) },
+		Elsewhere: func(ctx context.Context, guest string) string { return h.elsewhere(ctx, c, guest) },
 		Made:      func(guest string) { h.making.release(c.Pool, guest) },
 		Workers:   c.Workers, Readers: c.Readers, Backlog: c.Backlog, OutputMax: int64(c.OutputMax),
 		TimeLimit: time.Duration(c.TimeLimit), KillGrace: time.Duration(c.KillGrace),
