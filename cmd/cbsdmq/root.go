@@ -77,7 +77,7 @@ signal n, 1 anything else.`,
 		{"serve", "Serving:", []*cobra.Command{
 			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g),
 		}},
-		{"other", "Other:", []*cobra.Command{newDemoCommand(g), newBrokersCommand(g), newVersionCommand(g)}},
+		{"other", "Other:", []*cobra.Command{newDemoCommand(g), newBrokersCommand(g), newManCommand(g), newVersionCommand(g)}},
 	}
 	for _, group := range groups {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

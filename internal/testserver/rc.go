@@ -15,6 +15,8 @@ func RCScript(dist, root, name string) (script string, err error) {
 		"testdata/rc.subr": filepath.Join(root, "etc/rc.subr"),
 		"testdata/daemon":  filepath.Join(root, "usr/sbin/daemon"),
 		"rc.d/" + name:     script,
+
+		"libexec/reopen-logs": filepath.Join(root, "usr/local/libexec/cbsdmq/reopen-logs"),
 	} {
 		text, err := os.ReadFile(filepath.Join(dist, from))
 		if err != nil {
