@@ -71,6 +71,8 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 			}
 			if row.Flags&journal.Poison != 0 {
 				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, "the agent crashed twice on it; its command was not started", poisonHint)
+			} else if row.Flags&journal.HandingBack != 0 {
+				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, handBackDoubt, handBackHint)
 			} else if row.Flags&journal.Cancelled != 0 {
 				l.cancelUnbegun(j)
 			}

@@ -68,7 +68,7 @@ func TestSampleCluster(t *testing.T) {
 }
 
 // shells are the scripts of the repository that sh runs.
-var shells = []string{"rc.d/*", "*.sh", "samples/*/*", "testdata/rc.subr", "testdata/daemon", "../test.sh", "../internal/testserver/*.sh"}
+var shells = []string{"rc.d/*", "*.sh", "samples/bin.*/*", "samples/wire/*.sh", "testdata/rc.subr", "testdata/daemon", "../test.sh", "../internal/testserver/*.sh"}
 
 func TestScriptsParse(t *testing.T) {
 	for _, pattern := range shells {
@@ -122,5 +122,22 @@ func TestInstallLinks(t *testing.T) {
 	}
 	if out, err := install(); err == nil || !strings.Contains(out, "is not a link: left alone") {
 		t.Errorf("over an original: %v, %s", err, out)
+	}
+}
+
+// The page about the wire shows the examples as they are.
+func TestWireExamples(t *testing.T) {
+	page, err := os.ReadFile("../docs/WIRE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for language, file := range map[string]string{"sh": "submit.sh", "python": "submit.py", "php": "submit.php"} {
+		text, err := os.ReadFile("samples/wire/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(page), "```"+language+"\n"+string(text)+"```\n") {
+			t.Errorf("docs/WIRE.md does not show samples/wire/%s as it is", file)
+		}
 	}
 }

@@ -11,13 +11,14 @@ type Flags int64
 
 // What a job asked for, and what was asked about it since.
 const (
-	Stream    Flags = 1 << iota // output as it comes
-	Cancelled                   // somebody asked to cancel it
-	Legacy                      // from an original client
-	Reads                       // its command changes nothing: it may be begun twice
-	Crashed                     // handling it crashed an agent
-	Poison                      // it did so twice
-	Again                       // a read that was lost sight of: it may have run, so it cannot expire before it does again
+	Stream      Flags = 1 << iota // output as it comes
+	Cancelled                     // somebody asked to cancel it
+	Legacy                        // from an original client
+	Reads                         // its command changes nothing: it may be begun twice
+	Crashed                       // handling it crashed an agent
+	Poison                        // it did so twice
+	Again                         // a read that was lost sight of: it may have run, so it cannot expire before it does again
+	HandingBack                   // it is being put on the tube for an original agent: it may run there
 )
 
 // AddressState says what became of the replies to one address.

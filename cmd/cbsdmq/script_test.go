@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,6 +58,7 @@ type site struct {
 	broker    *testserver.Process
 	processes map[string]*exec.Cmd
 	workdirs  []string
+	docs      []string // blocks of pages that were run
 }
 
 const etc = "etc" // directory of the pools' files
@@ -120,6 +122,9 @@ func (s *site) close() {
 //	ends N NAME               wait for its end, which must have exit status N
 //	rcconf NAME=VALUE ...     set variables of rc.conf
 //	service N NAME ARG ...    run an rc script with stand-ins for rc.subr and daemon(8); its exit status must be N
+//	doc PAGE BLOCK            run a block of a page of docs, by the name in its mark; `all`: each one must have been run
+//	original NAME             let the host have the rc script of an original agent
+//	need PROGRAM              where it is missing, say so, and fail where CI=true
 //	clean                     no file and no process of a demo may be left
 func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	type command = func(ts *testscript.TestScript, args []string) error
@@ -144,6 +149,9 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"ends":      {2, s.ends},
 		"rcconf":    {1, s.rcConf},
 		"service":   {3, s.service},
+		"doc":       {2, s.doc},
+		"original":  {1, s.original},
+		"need":      {1, s.need},
 		"clean":     {0, s.clean},
 	}
 	out := make(map[string]func(ts *testscript.TestScript, neg bool, args []string))
@@ -178,6 +186,12 @@ func (s *site) pool(ts *testscript.TestScript, args []string) error {
 			s.broker = testserver.BeanstalkdWithoutBinlog(s.t)
 		}
 		section["uri"] = s.broker.Addr
+		host, port, err := net.SplitHostPort(s.broker.Addr)
+		if err != nil {
+			return err
+		}
+		ts.Setenv("BROKER_HOST", host)
+		ts.Setenv("BROKER_PORT", port)
 	}
 	text, err := json.MarshalIndent(map[string]any{
 		"cbsdenv": s.path(name), "cbsd": s.cbsd, "broker": broker, broker: section,
@@ -382,6 +396,15 @@ func (s *site) ends(_ *testscript.TestScript, args []string) error {
 		return fmt.Errorf("%s ended with %v, want exit status %d", args[1], cmd.ProcessState, want)
 	}
 	return nil
+}
+
+func (s *site) need(ts *testscript.TestScript, args []string) error {
+	_, err := exec.LookPath(args[0])
+	if err != nil && os.Getenv("CI") != "true" {
+		s.t.Logf("%s is not installed: what needs it is not tried", args[0])
+		return nil
+	}
+	return err
 }
 
 func (s *site) clean(ts *testscript.TestScript, _ []string) error {

@@ -34,6 +34,7 @@ var copied = []struct {
 	{"share/examples/cbsdmq/config/cluster", "dist/sample/cluster/*", 0o444},
 	{"share/examples/cbsdmq/jobs/bin.jail", "dist/samples/bin.jail/*", 0o555},
 	{"share/examples/cbsdmq/jobs/bin.bhyve", "dist/samples/bin.bhyve/*", 0o555},
+	{"share/examples/cbsdmq/wire", "dist/samples/wire/*", 0o555},
 }
 
 // samples are copied to their name without .sample when the package is
