@@ -88,7 +88,7 @@ func (b *bench) brokers(ctx context.Context, list string, w io.Writer) error {
 	for _, f := range all {
 		f.write(t, mem.median())
 		if dir := os.Getenv(brokers.Variable); dir != "" {
-			seen := brokers.Figures{Throughput: f.rate.median() / f.through.median(), Latency: f.latency.median() / f.floor.median()}
+			seen := brokers.Figures{Throughput: f.rate.median() / mem.median(), Latency: f.latency.median() / f.floor.median()}
 			if err := seen.Record(dir, f.v.broker.Name); err != nil {
 				return fmt.Errorf("noting the figures of %s: %w", f.v.broker.Name, err)
 			}

@@ -67,7 +67,7 @@ const (
 
 // Figures are ratios within one run of bench, on one machine.
 type Figures struct {
-	Throughput float64 `json:"throughput"` // jobs a second end to end, of what the broker alone carries there and back
+	Throughput float64 `json:"throughput"` // jobs a second end to end, of those on the in-memory bus
 	Latency    float64 `json:"latency"`    // of one job, of what broker, disk and fork take alone
 }
 
