@@ -133,7 +133,8 @@ type JobInfo struct {
 	ID         string    `json:"id"` // printed id
 	Pool       string    `json:"pool"`
 	Command    string    `json:"command"`
-	Args       []string  `json:"args"` // key=value and words; secrets are hidden
+	Args       []string  `json:"args"`                // key=value and words; secrets are hidden
+	ArgsLost   bool      `json:"args_lost,omitempty"` // they are not kept any more, or not all of them fit
 	Guest      string    `json:"guest"`
 	State      State     `json:"state"`
 	Outcome    Outcome   `json:"outcome"`
@@ -348,9 +349,11 @@ func (j JobInfo) short() JobInfo {
 	j.Work = j.Work.short()
 	room := args
 	for i, a := range j.Args {
+		whole := a
 		a = cutText(a, text)
+		j.ArgsLost = j.ArgsLost || a != whole
 		if room -= stringSize(a) + 3; room < 0 {
-			j.Args = append(j.Args[:i:i], "...")
+			j.Args, j.ArgsLost = append(j.Args[:i:i], "..."), true
 			break
 		}
 		if a != j.Args[i] {

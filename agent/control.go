@@ -220,6 +220,8 @@ func describe(ctx context.Context, pool string, reader journal.Reader, paused pa
 			}
 			in.Args = append(in.Args, a)
 		}
+	} else {
+		in.ArgsLost = true
 	}
 	var r cbsdmq.Reply
 	if row.Result != nil && json.Unmarshal(row.Result, &r) == nil {

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
+
+	"github.com/cbsd/cbsdmq"
 )
 
 func newFollowCommand(g *globals) *cobra.Command {
@@ -41,6 +45,9 @@ known of it is dropped.`,
 			if err != nil {
 				return err
 			}
+			if final.State == cbsdmq.Unknown {
+				g.sayVerdict(ctx, s, args[0])
+			}
 			return g.finish(args[0], final, true)
 		},
 	}
@@ -48,4 +55,11 @@ known of it is dropped.`,
 	cmd.Flags().BoolVar(&progress, "progress", false, "with -o json: print how far the job is, too")
 	cmd.Flags().Int64Var(&from, "from", 0, "begin after so many `bytes` of the output")
 	return cmd
+}
+
+// sayVerdict says what a person found out about a job that ended unknown.
+func (g *globals) sayVerdict(ctx context.Context, s *session, id string) {
+	if j, _, err := s.Job(ctx, id); err == nil && j.Verdict != nil {
+		warn(g.stderr, "settled: %s", verdictOf(j))
+	}
 }

@@ -70,7 +70,8 @@ signal n, 1 anything else.`,
 	}{
 		{"jobs", "Jobs:", []*cobra.Command{
 			newRunCommand(g), newSubmitCommand(g), newFollowCommand(g), newOutputCommand(g),
-			newCancelCommand(g), newJobsCommand(g), newWhyCommand(g), newHeldCommand(g), newHandBackCommand(g),
+			newCancelCommand(g), newJobsCommand(g), newWhyCommand(g), newRetryCommand(g), newResolveCommand(g), newHeldCommand(g),
+			newHandBackCommand(g),
 		}},
 		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g),
 			newPauseCommand(g), newResumeCommand(g), newCheckCommand(g)}},
