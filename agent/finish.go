@@ -322,7 +322,8 @@ func (l *loop) finished(e *ending) {
 	} else {
 		l.s.owe(j.row.Seq, j.addrs, e.body)
 	}
-	l.s.log.Info("job ended", "job", j.printedID(l.s.cfg.Pool), "command", j.row.Command, "guest", j.row.Guest, "state", e.finish.State)
+	l.s.log.Info("job ended", "job", j.printedID(l.s.cfg.Pool), "command", j.row.Command, "guest", j.row.Guest, "state", e.finish.State,
+		"sender", j.row.Sender)
 }
 
 // refusal is the end of a job that was never accepted as work.

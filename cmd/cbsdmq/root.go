@@ -70,10 +70,10 @@ signal n, 1 anything else.`,
 	}{
 		{"jobs", "Jobs:", []*cobra.Command{
 			newRunCommand(g), newSubmitCommand(g), newFollowCommand(g), newOutputCommand(g),
-			newCancelCommand(g), newJobsCommand(g), newWhyCommand(g), newRetryCommand(g), newResolveCommand(g), newHeldCommand(g),
+			newCancelCommand(g), newJobsCommand(g), newLogCommand(g), newWhyCommand(g), newRetryCommand(g), newResolveCommand(g), newHeldCommand(g),
 			newHandBackCommand(g),
 		}},
-		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g),
+		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g), newVNCCommand(g),
 			newPauseCommand(g), newResumeCommand(g), newCheckCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
 			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g),
