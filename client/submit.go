@@ -66,19 +66,25 @@ func (c *Client) Submit(ctx context.Context, job Job) (string, error) {
 	return printed, nil
 }
 
-// newInbox makes the job's body, and checks it as the agent will.
-func (c *Client) newInbox(job Job) (*inbox, error) {
-	id := job.ID
-	if id == "" {
-		var err error
-		if id, err = newULID(); err != nil {
-			return nil, err
-		}
+// NewID makes the id of a job.
+func NewID() (string, error) { return newULID() }
+
+// Check checks a job as Submit does and as the agent will.
+func (job Job) Check(pool, sender string) error {
+	if job.ID == "" {
+		job.ID = anyID
 	}
+	_, err := job.body(pool, sender, 1<<53-1)
+	return err
+}
+
+const anyID = "00000000000000000000000000"
+
+func (job Job) body(pool, sender string, address uint64) ([]byte, error) {
 	body, err := json.Marshal(cbsdmq.Job{
-		Command: job.Command, Args: job.Args, JobID: c.address,
+		Command: job.Command, Args: job.Args, JobID: address,
 		Meta: &cbsdmq.Meta{
-			V: cbsdmq.MetaVersion, ID: id, Pool: c.o.Pool, Key: job.Key, Sender: c.o.Sender,
+			V: cbsdmq.MetaVersion, ID: job.ID, Pool: pool, Key: job.Key, Sender: sender,
 			Stream: job.Stream, InOrder: job.InOrder, Words: job.Words, Expires: job.Expires,
 		},
 	})
@@ -88,10 +94,23 @@ func (c *Client) newInbox(job Job) (*inbox, error) {
 		}
 		return nil, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "%w", err)
 	}
-	if _, err := cbsdmq.ParseJob(body); err != nil {
+	_, err = cbsdmq.ParseJob(body)
+	return body, err
+}
+
+// newInbox makes the job's body, and checks it as the agent will.
+func (c *Client) newInbox(job Job) (*inbox, error) {
+	if job.ID == "" {
+		var err error
+		if job.ID, err = newULID(); err != nil {
+			return nil, err
+		}
+	}
+	body, err := job.body(c.o.Pool, c.o.Sender, c.address)
+	if err != nil {
 		return nil, err
 	}
-	return &inbox{id: id, key: job.Key, stream: job.Stream, body: body, wake: make(chan struct{}, 1)}, nil
+	return &inbox{id: job.ID, key: job.Key, stream: job.Stream, body: body, wake: make(chan struct{}, 1)}, nil
 }
 
 // put hands the job to the broker. With doubt it is not known whether the

@@ -105,7 +105,7 @@ func TestZeroMQNoAgent(t *testing.T) {
 	w.prepare()
 	p := w.start("", "submit", "--config", w.file, "--timeout", "2s", "bset", "jname=vm1", "tags=late")
 	<-p.done
-	if code := p.cmd.ProcessState.ExitCode(); code != cbsdmq.ExitUnreachable || !strings.Contains(p.stderr.String(), "no cbsdmq agent listens at tcp://127.0.0.1:") {
+	if code := p.cmd.ProcessState.ExitCode(); code != cbsdmq.ExitGaveUp || !strings.Contains(p.stderr.String(), "no cbsdmq agent listens at tcp://127.0.0.1:") {
 		t.Errorf("exit status %d:\n%s", code, p.stderr.String())
 	}
 	w.agent("")
@@ -132,7 +132,7 @@ func TestZeroMQBusyAgent(t *testing.T) {
 	for i := range 3 {
 		p := w.start("", "submit", "--config", w.file, "--timeout", "500ms", "bset", "jname=vm1", fmt.Sprintf("tags=n%d", i))
 		<-p.done
-		if code := p.cmd.ProcessState.ExitCode(); code != cbsdmq.ExitUnreachable || !strings.Contains(p.stderr.String(), "has not taken it") {
+		if code := p.cmd.ProcessState.ExitCode(); code != cbsdmq.ExitGaveUp || !strings.Contains(p.stderr.String(), "has not taken it") {
 			t.Errorf("exit status %d:\n%s", code, p.stderr.String())
 		}
 	}

@@ -69,7 +69,7 @@ signal n, 1 anything else.`,
 		commands  []*cobra.Command
 	}{
 		{"jobs", "Jobs:", []*cobra.Command{
-			newRunCommand(g), newEachCommand(g), newSubmitCommand(g), newFollowCommand(g), newOutputCommand(g),
+			newRunCommand(g), newEachCommand(g), newSubmitCommand(g), newSpoolCommand(g), newFollowCommand(g), newOutputCommand(g),
 			newCancelCommand(g), newJobsCommand(g), newLogCommand(g), newWhyCommand(g), newRetryCommand(g), newResolveCommand(g), newHeldCommand(g),
 			newHandBackCommand(g),
 		}},

@@ -11,20 +11,29 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/config"
 )
 
 func newSubmitCommand(g *globals) *cobra.Command {
 	var o jobFlags
+	var f spoolFlags
+	var keep bool
 	cmd := &cobra.Command{
 		Use:   "submit [POOL] COMMAND [word | key=value ...]",
 		Short: "Submit a command and print the job's id",
 		Long: `Submit a command of cbsd to a pool and print the job's id when the broker has
 confirmed it. The agent need not be there.
 
-POOL may be left out as for run; then all agents have to be there.`,
+POOL may be left out as for run; then all agents have to be there.
+
+Where the broker cannot be reached the exit status is 75: the job can be submitted
+later. With --spool it is kept on this machine then (see ` + "`cbsdmq spool --help`" + `),
+and the exit status is 0; the next submit --spool sends it under the same id, before
+its own. --expires bounds how long it waits.`,
 		Example: `  cbsdmq submit pool1 bstart jname=vm1
+  cbsdmq submit --spool --expires 10m pool1 bstart jname=vm1
   cbsdmq submit --key backup-2026-11-22 pool1 bexport jname=vm1
   id=$(cbsdmq submit pool1 jstart jname=www) && cbsdmq follow $id`,
 		ValidArgsFunction: g.completePool,
@@ -39,11 +48,10 @@ POOL may be left out as for run; then all agents have to be there.`,
 			if err != nil {
 				return err
 			}
-			s, id, err := g.submit(ctx, &o, job, 0, pool)
+			id, err := g.submitOnly(ctx, &o, job, pool, keep, &f)
 			if err != nil {
 				return err
 			}
-			s.Close()
 			if g.json() {
 				return g.print(struct {
 					ID   string `json:"id"`
@@ -55,7 +63,31 @@ POOL may be left out as for run; then all agents have to be there.`,
 		},
 	}
 	o.flags(cmd)
+	cmd.Flags().BoolVar(&keep, "spool", false, "keep the job on this machine while the broker cannot be reached")
+	f.flags(cmd)
 	return cmd
+}
+
+// submitOnly submits a job and does not wait for it.
+func (g *globals) submitOnly(ctx context.Context, o *jobFlags, job client.Job, pool config.Found, keep bool, f *spoolFlags) (string, error) {
+	if keep {
+		sp, err := f.open()
+		if err != nil {
+			return "", err
+		}
+		return g.submitOrKeep(ctx, o, job, pool, sp)
+	}
+	s, id, err := g.submit(ctx, o, job, 0, pool)
+	if cbsdmq.CodeOf(err) == cbsdmq.CodeUnreachable {
+		later := cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "nothing was submitted").
+			WithHint("submit it later; with --spool it is kept on this machine until then")
+		return "", &exitError{status: cbsdmq.ExitGaveUp, err: errors.Join(err, later)}
+	}
+	if err != nil {
+		return "", err
+	}
+	s.Close()
+	return id, nil
 }
 
 // submit opens a session and submits a job; Ctrl-C before the broker has
