@@ -81,7 +81,7 @@ func (p *Pool) Probe(ctx context.Context) Report {
 
 func (p *Pool) probeWorkdir(r *Report) bool {
 	dir := p.cfg.Workdir
-	const hint = "name the workdir of a CBSD environment in cbsdenv, or make one: env workdir=DIR /usr/local/cbsd/sudoexec/initenv"
+	const hint = "name the workdir of a CBSD environment in cbsdenv, or make one: cbsdmq init POOL DIR"
 	switch info, err := os.Stat(dir); {
 	case err != nil:
 		r.add(Fatal, "workdir", fmt.Sprintf("%s: %v", dir, cause(err)), hint)

@@ -15,12 +15,12 @@ import (
 const Version = "14.1.3a"
 
 // Called tells whether a process that was started as argv0 with environment env
-// is the simulator and must call [Main]: by its name (cbsd, cbsdsim), or because
+// is the simulator and must call [Main]: by its name (cbsd, cbsdsim, initenv), or because
 // the simulator started its own binary as a guest. A binary that runs Main for
 // other reasons, such as a test, must ask Called before anything else.
 func Called(argv0 string, env []string) bool {
 	base := filepath.Base(argv0)
-	return base == "cbsd" || base == "cbsdsim" || lookupEnv(env, roleVariable) != ""
+	return base == "cbsd" || base == "cbsdsim" || base == "initenv" || lookupEnv(env, roleVariable) != ""
 }
 
 // Main runs one cbsd command and returns its exit status. args is the command
@@ -44,6 +44,9 @@ func run(args, env []string, stdin io.Reader, tty bool, stdout, stderr io.Writer
 	if dir == "" {
 		fmt.Fprintln(stderr, "cbsd: no workdir defined")
 		return 1
+	}
+	if len(args) > 0 && args[0] == "inter=0" { // called as initenv
+		return initenv(workdir(dir), args[1:], stdout)
 	}
 	if len(args) == 0 { // the real one is a shell and reads commands from its input
 		return 0

@@ -17,6 +17,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"cbsdmq":           main,
 		"cbsd":             main,
+		"initenv":          main,
 		"bs_router":        main,
 		"cbsd-mq-router":   main,
 		"bs_router-client": main,

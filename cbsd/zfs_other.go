@@ -1,5 +1,0 @@
-//go:build !freebsd
-
-package cbsd
-
-const zfsCommand = "zfs"
