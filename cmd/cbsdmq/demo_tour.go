@@ -55,7 +55,7 @@ func (s *stage) simulate(ctx context.Context) error {
 			Journal: s.truth(pool), JournalReads: true,
 			Commands: map[string]cbsdsim.Behaviour{
 				"bstart vm1": slow(2), "bstop vm1": slow(20), "bcreate vm2": slow(4),
-				"jcreate www": slow(2), "jcreate db": slow(2),
+				"jcreate www": slow(2), "jcreate db": slow(2), "jcreate mail": slow(2), "jcreate dns": slow(2),
 			},
 		}
 		if err := errors.Join(
@@ -217,8 +217,9 @@ func (s *stage) command(id string) (int, error) {
 func (s *stage) parallel(ctx context.Context) error {
 	s.say("Pools, and guests in a pool, do not wait for each other: four jails of two seconds each.")
 	var ids []string
-	for _, pool := range demoPools {
-		for _, jail := range []string{"www", "db"} {
+	jails := [][]string{{"www", "db"}, {"mail", "dns"}} // names are unique on a host
+	for i, pool := range demoPools {
+		for _, jail := range jails[i] {
 			id, err := s.run(ctx, 0, "submit", pool, "jcreate", "jname="+jail, "ver=empty")
 			if err != nil {
 				return err
