@@ -52,6 +52,9 @@ type Request struct {
 	Work    bool          `json:"work,omitempty"`   // OpOutput with Wait: answer, too, with how far the command is, every two seconds or so
 	Action  string        `json:"action,omitempty"` // OpHeld: "release" or "drop"
 	Expires time.Time     `json:"expires,omitzero"` // not answered later than this
+	Made    time.Time     `json:"made,omitzero"`    // when it was asked, of a request that is signed
+	Signer  string        `json:"signer,omitempty"` // whose key signed it
+	Sig     string        `json:"sig,omitempty"`    // Ed25519 signature of SignedText, in base64
 }
 
 // A Response answers one Request.

@@ -2,6 +2,7 @@ package cbsdmq_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"testing"
@@ -99,6 +100,11 @@ func FuzzParseRequest(f *testing.F) {
 		if diff := cmp.Diff(r, back); err == nil && diff != "" {
 			t.Fatalf("changed (-first +second):\n%s", diff)
 		}
+		text, e := r.SignedText()
+		other, _ := back.SignedText()
+		if err == nil && !bytes.Equal(text, other) {
+			t.Fatalf("%v: another text to sign:\n%q\n%q", e, text, other)
+		}
 	})
 }
 
@@ -160,4 +166,42 @@ func FuzzParseResponse(f *testing.F) {
 func fieldOf(err error) string {
 	e, _ := errors.AsType[*cbsdmq.Error](err)
 	return e.Field
+}
+
+// What is signed is the same on both sides of the wire.
+func FuzzSignedJob(f *testing.F) {
+	f.Add([]byte(`{"Command":"jset","CommandArgs":{"a":4.5,"b":true,"<":"\u2028"},"JobID":7,"cbsdmq":{"v":1,"id":"` + testULID + `","pool":"p","words":["x",""],"expires":"2026-11-22T10:00:00+01:00"}}`))
+	f.Add([]byte(`{"Command":"jls","JobID":18446744073709551615,"cbsdmq":{"v":1,"id":"` + testULID + `","sig":"AAAA","signer":"\u0000","key":"k"}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		job, err := cbsdmq.ParseJob(body)
+		if err != nil || job.Meta == nil {
+			return
+		}
+		s := vectorSigner()
+		if err := s.SignJob(&job); err != nil {
+			if cbsdmq.CodeOf(err) != cbsdmq.CodeRefused {
+				t.Fatalf("not signed: %v", err)
+			}
+			return
+		}
+		text, err := job.SignedText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readSigned(string(text)); err != nil {
+			t.Fatalf("%v in %q", err, text)
+		}
+		again, err := json.Marshal(job)
+		if err != nil || len(again) > cbsdmq.JobMax {
+			return
+		}
+		back, err := cbsdmq.ParseJob(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := back.SignedText()
+		if err != nil || !cbsdmq.Signed(s.Key.Public().(ed25519.PublicKey), other, back.Meta.Sig) {
+			t.Fatalf("does not verify: %v\n%q\n%q", err, text, other)
+		}
+	})
 }

@@ -147,7 +147,7 @@ func TestParseJobTakes(t *testing.T) {
 		"said again":     {`{"Command":"jset","CommandArgs":{"a":"x", "a": "x"}}`, arg("x")}, // cbsd-mq-api does
 		"order":          {`{"Command":"jls","CommandArgs":{"b":"1","a":"2"}}`, cbsdmq.Job{Command: "jls", Args: []cbsdmq.Arg{{"b", "1"}, {"a", "2"}}}},
 		"ours": {
-			`{"Command":"jls","cbsdmq":{"v":1,"id":"` + testULID + `","words":["a"],"sig":{"x":1},"later":true}}`,
+			`{"Command":"jls","cbsdmq":{"v":1,"id":"` + testULID + `","words":["a"],"sign":{"x":1},"later":true}}`,
 			cbsdmq.Job{Command: "jls", Meta: &cbsdmq.Meta{V: 1, ID: testULID, Words: []string{"a"}}},
 		},
 	}

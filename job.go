@@ -40,6 +40,8 @@ type Meta struct {
 	InOrder bool      `json:"in_order,omitempty"` // a read that takes its place in the guest's lane
 	Words   []string  `json:"words,omitempty"`    // positional arguments, after the key=value ones
 	Expires time.Time `json:"expires,omitzero"`   // not begun by then: refused
+	Signer  string    `json:"signer,omitempty"`   // whose key signed it; Sender is a text that nobody has checked
+	Sig     string    `json:"sig,omitempty"`      // Ed25519 signature of Job.SignedText, in base64
 }
 
 // MetaVersion is the version of Meta that this package writes and reads.
@@ -107,7 +109,7 @@ func (j *Job) UnmarshalJSON(body []byte) (err error) {
 }
 
 func (m *Meta) checkUTF8() error {
-	for _, s := range append([]string{m.ID, m.Pool, m.Key, m.Sender}, m.Words...) {
+	for _, s := range append([]string{m.ID, m.Pool, m.Key, m.Sender, m.Signer, m.Sig}, m.Words...) {
 		if !utf8.ValidString(s) {
 			return refusedf("cbsdmq", "not valid UTF-8")
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/internal/senders"
 	"github.com/cbsd/cbsdmq/journal"
 	"github.com/cbsd/cbsdmq/runner"
 )
@@ -67,12 +68,19 @@ func (s *Server) serve(ctx context.Context, e Endpoint, d bus.Delivery) {
 	if !req.Expires.IsZero() && time.Now().After(req.Expires) {
 		return
 	}
+	var key *senders.Key
+	if err == nil {
+		var again bool
+		if key, again, err = s.proveRequest(&req, time.Now()); again {
+			return
+		}
+	}
 	resp := cbsdmq.Response{}
 	if err == nil && req.Pool != "" && req.Pool != s.cfg.Pool {
 		err = cbsdmq.Errorf(cbsdmq.CodeRefused, "pool", "the request is for pool %q, this is %q", req.Pool, s.cfg.Pool)
 	}
 	if err == nil {
-		err = s.guard(func() error { var err error; resp, err = s.answer(ctx, req); return err })
+		err = s.guard(func() error { var err error; resp, err = s.answerTo(ctx, key, req); return err })
 	}
 	resp.V, resp.Req, resp.Error = cbsdmq.MetaVersion, req.Req, cbsdmq.NewProblem(err)
 	body, err := json.Marshal(resp.Fit(replyMax))

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -178,7 +179,8 @@ func (s *Server) storedReply(row *journal.Job, tail []byte, most int) []byte {
 // lastReply is the last reply of a job: the result r, the end of its output,
 // and how large the whole was. It is the same each time it is made.
 func (s *Server) lastReply(row *journal.Job, r cbsdmq.Reply, tail []byte, size int64, most int) []byte {
-	r.ID, r.Key, r.Progress = cbsdmq.PrintedID(s.cfg.Pool, row.ID), row.Key, 100
+	r.ID = cmp.Or(r.ID, cbsdmq.PrintedID(s.cfg.Pool, row.ID)) // see unproven
+	r.Key, r.Progress = row.Key, 100
 	r.SetOutput(tail)
 	if size == 0 && row.Flags&journal.Legacy != 0 {
 		r.Message = forOriginals(r)

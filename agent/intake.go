@@ -13,6 +13,7 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/internal/failpoint"
+	"github.com/cbsd/cbsdmq/internal/senders"
 	"github.com/cbsd/cbsdmq/journal"
 )
 
@@ -190,12 +191,25 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 			return nil, err
 		}
 	}
+	var key *senders.Key
+	if err == nil {
+		if key, err = s.proveJob(&job, now); key != nil {
+			row.Signer, row.SignKey = key.Name, key.ID()
+		}
+	}
+	if err != nil && s.cfg.Senders != nil && row.Flags&journal.Legacy == 0 {
+		a.accept.End = s.unproven(row, err)
+		return a, nil
+	}
 	if err == nil {
 		err = s.admit(job, now)
 	}
 	var plan cbsd.Plan
 	if err == nil {
 		plan, err = s.plan(job)
+	}
+	if err == nil {
+		err = s.permit(key, job.Command, &plan)
 	}
 	if err == nil {
 		err = s.checkName(ctx, plan)
@@ -279,8 +293,7 @@ func (s *Server) admit(job cbsdmq.Job, now time.Time) error {
 	case !cbsdmq.ValidULID(m.ID):
 		return refuse("cbsdmq.id", "not a ULID").WithHint("see github.com/ulid/spec; it has 26 characters")
 	case m.Pool != "" && m.Pool != s.cfg.Pool:
-		return refuse("cbsdmq.pool", "the job is for pool %q, this is %q", m.Pool, s.cfg.Pool).
-			WithHint("put it on the tube of its own pool")
+		return s.otherPool(m.Pool)
 	case !m.Expires.IsZero() && !now.Before(m.Expires):
 		return refuse("cbsdmq.expires", "expired %s ago, before the agent had it", now.Sub(m.Expires).Round(time.Second)).
 			WithHint(hintExpired)

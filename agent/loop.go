@@ -217,6 +217,10 @@ func (l *loop) commit() {
 	starts := l.starting
 	l.starting = nil
 	for _, j := range accepting {
+		if j.arrival.accept.Foreign {
+			l.disown(j)
+			continue
+		}
 		if l.accepted(j) {
 			starts = append(starts, j)
 		}

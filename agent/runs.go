@@ -69,7 +69,9 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 			if j.waits == 0 {
 				l.makeReady(j)
 			}
-			if row.Flags&journal.Poison != 0 {
+			if err := s.revoked(j); err != nil {
+				l.withdraw(j, err)
+			} else if row.Flags&journal.Poison != 0 {
 				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, "the agent crashed twice on it; its command was not started", poisonHint)
 			} else if row.Flags&journal.HandingBack != 0 {
 				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, handBackDoubt, handBackHint)
@@ -230,6 +232,10 @@ func (l *loop) reconcile(r Runner, snap knowledge) {
 			}
 			if l.isPaused(j) { // its start was not sent before it was
 				l.takeBack(j)
+				continue
+			}
+			if err := l.s.revoked(j); err != nil {
+				l.withdraw(j, err)
 				continue
 			}
 			again = append(again, j)

@@ -13,6 +13,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/internal/senders"
 	"github.com/cbsd/cbsdmq/journal"
 	"github.com/cbsd/cbsdmq/runner"
 )
@@ -98,6 +99,11 @@ type Config struct {
 	CBSDVersion func() string // for people; nil: not known
 	Workdir     string        // whose file system is told of; "": none
 
+	// Senders are those whose signatures count; nil: none is looked at. With
+	// RequireSigned what is not signed is refused.
+	Senders       *senders.Set
+	RequireSigned bool
+
 	// Crashed returns, once, the printed ids of jobs of this pool whose handling
 	// crashed the agent before this one; nil: none did.
 	Crashed func() []string
@@ -132,6 +138,7 @@ type Server struct {
 	pauses atomic.Pointer[pauses] // set by the loop
 	disk   disk
 
+	seen     seen            // signed requests
 	suspects map[string]bool // printed ids: see countCrashes; not written once it serves
 
 	life context.Context // ends after the loop

@@ -46,8 +46,11 @@ type Options struct {
 	Pool        string // the agent of any other pool refuses our jobs; "" where it is not known
 	Tube        string
 	ReplyPrefix string
-	Sender      string       // who asks, as the agent shows it
-	Log         *slog.Logger // nil: no log
+	Sender      string // who asks, as the agent shows it
+	// Sign signs jobs and requests, for agents that look at signatures; nil: they
+	// are not signed.
+	Sign *cbsdmq.Signer
+	Log  *slog.Logger // nil: no log
 
 	// ConnectTimeout is how long a broker that is out of reach is waited for.
 	// 0 = 30 s.

@@ -24,6 +24,12 @@ func (c *Client) ask(ctx context.Context, r cbsdmq.Request) (cbsdmq.Response, er
 	r.V, r.Reply, r.Pool = cbsdmq.MetaVersion, c.session, c.o.Pool
 	r.Req = strconv.FormatUint(c.seq.Add(1), 10)
 	r.Expires = time.Now().Add(timeout + clockSkew).UTC().Truncate(time.Second)
+	if c.o.Sign != nil {
+		r.Made, r.Since = time.Now().UTC().Truncate(time.Second), r.Since.Truncate(time.Second)
+		if err := c.o.Sign.SignRequest(&r); err != nil {
+			return cbsdmq.Response{}, err
+		}
+	}
 	body, err := json.Marshal(r)
 	if err != nil {
 		return cbsdmq.Response{}, err

@@ -74,20 +74,26 @@ func (job Job) Check(pool, sender string) error {
 	if job.ID == "" {
 		job.ID = anyID
 	}
-	_, err := job.body(pool, sender, 1<<53-1)
+	_, err := job.body(pool, sender, 1<<53-1, nil)
 	return err
 }
 
 const anyID = "00000000000000000000000000"
 
-func (job Job) body(pool, sender string, address uint64) ([]byte, error) {
-	body, err := json.Marshal(cbsdmq.Job{
+func (job Job) body(pool, sender string, address uint64, sign *cbsdmq.Signer) ([]byte, error) {
+	message := cbsdmq.Job{
 		Command: job.Command, Args: job.Args, JobID: address,
 		Meta: &cbsdmq.Meta{
 			V: cbsdmq.MetaVersion, ID: job.ID, Pool: pool, Key: job.Key, Sender: sender,
 			Stream: job.Stream, InOrder: job.InOrder, Words: job.Words, Expires: job.Expires,
 		},
-	})
+	}
+	if sign != nil {
+		if err := sign.SignJob(&message); err != nil {
+			return nil, err
+		}
+	}
+	body, err := json.Marshal(message)
 	if err != nil {
 		if e, ok := errors.AsType[*cbsdmq.Error](err); ok {
 			return nil, e
@@ -106,7 +112,7 @@ func (c *Client) newInbox(job Job) (*inbox, error) {
 			return nil, err
 		}
 	}
-	body, err := job.body(c.o.Pool, c.o.Sender, c.address)
+	body, err := job.body(c.o.Pool, c.o.Sender, c.address, c.o.Sign)
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,10 @@ type Config struct {
 	AllowWildcard bool  `json:"allow_wildcard"` // take * in a jname
 	StrictArgs    bool  `json:"strict_args"`    // refuse arguments that cbsd does not name
 
+	Senders       string `json:"senders"`        // agent: file or directory with the public keys of those who sign jobs, and what each may do
+	RequireSigned bool   `json:"require_signed"` // agent: refuse jobs and requests that are not signed
+	SignKey       string `json:"sign_key"`       // client: file with the secret key that it signs with
+
 	OutputMax     Size     `json:"output_max"`     // of a command's stdout and stderr on disk, each
 	TimeLimit     Duration `json:"time_limit"`     // of a command; 0 = none
 	KillGrace     Duration `json:"kill_grace"`     // between SIGTERM and SIGKILL

@@ -25,6 +25,10 @@ func (c *Config) Validate() error {
 	v.absolute("journal", c.Journal)
 	v.absolute("state_dir", c.StateDir)
 	v.absolute("run_dir", c.RunDir)
+	v.absolute("senders", c.Senders)
+	v.absolute("sign_key", c.SignKey)
+	v.check("require_signed", !c.RequireSigned || c.Senders != "", "true without senders: nobody could send a job").
+		hint(`"senders": "/usr/local/etc/cbsdmq/senders" names those who may; see docs/SECURITY.md`)
 
 	v.between("workers", int64(c.Workers), 1, 10_000)
 	v.between("readers", int64(c.Readers), 1, 10_000)

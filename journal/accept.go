@@ -16,7 +16,7 @@ import (
 // the Seq only.
 func (j *Journal) accept(ctx context.Context, a *Accept, us int64) error {
 	r := a.Job
-	a.Known, a.NewAddress, a.Cancelled = nil, false, false
+	a.Known, a.NewAddress, a.Cancelled, a.Foreign = nil, false, false, false
 	seq, err := j.known(ctx, a)
 	if err != nil {
 		return err
@@ -33,6 +33,14 @@ func (j *Journal) accept(ctx context.Context, a *Accept, us int64) error {
 	}
 	if seq != 0 {
 		a.Known, a.Cancelled, r.Seq = &Job{Seq: seq}, false, 0
+		var signer string
+		if err := j.stmt.signer.QueryRowContext(ctx, seq).Scan(&signer); err != nil {
+			return err
+		}
+		if signer != r.Signer {
+			a.Foreign = true
+			return nil // its address gets no answer that is not its own
+		}
 	} else {
 		seq = r.Seq
 		if a.End != nil {
@@ -116,7 +124,7 @@ func (j *Journal) conflict(ctx context.Context, a *Accept) (seq int64, err error
 			return 0, err
 		}
 	}
-	if seq, err = j.seq(ctx, j.stmt.byKey, r.Sender, r.Key); err != nil {
+	if seq, err = j.seq(ctx, j.stmt.byKey, r.Signer, r.Sender, r.Key); err != nil {
 		return 0, err
 	}
 	if seq == 0 {

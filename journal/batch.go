@@ -80,10 +80,13 @@ type Accept struct {
 	End     *Finish // it ends at once (refused): its Finish; Commit sets its Seq
 
 	// Known is the job, as it is after the Commit, where the journal had it
-	// already: by its identity, or by the sender's key. Nothing was inserted
+	// already: by its identity, or by the signer's and sender's key. Nothing was inserted
 	// then but the address; NewAddress says whether that is new.
 	Known      *Job
 	NewAddress bool
+	// Foreign: Known was signed by another one than this delivery, or one of the
+	// two by none. Nothing was inserted.
+	Foreign bool
 	// Cancelled: somebody cancelled the job before it came. It was inserted
 	// with that flag, not begun.
 	Cancelled bool

@@ -164,13 +164,13 @@ func (j *Journal) finish(ctx context.Context, f *Finish, us int64) error {
 
 // statements are prepared once: that saves a third of a commit's time.
 type statements struct {
-	all                                           []*sql.Stmt
-	begin, commit, rollback                       *sql.Stmt
-	insert, address, beginJob, finish, sent       *sql.Stmt
-	mark, release, tombstone, alias, meta, broker *sql.Stmt
-	unbegin                                       *sql.Stmt
-	pause, resume, verdict, act                   *sql.Stmt
-	stray, byIdent, byID, byKey, bySeq, like      *sql.Stmt
+	all                                              []*sql.Stmt
+	begin, commit, rollback                          *sql.Stmt
+	insert, address, beginJob, finish, sent          *sql.Stmt
+	mark, release, tombstone, alias, meta, broker    *sql.Stmt
+	unbegin                                          *sql.Stmt
+	pause, resume, verdict, act                      *sql.Stmt
+	signer, stray, byIdent, byID, byKey, bySeq, like *sql.Stmt
 }
 
 func (s *statements) prepareTx(ctx context.Context, c *sql.Conn) error {
@@ -205,9 +205,10 @@ func (s *statements) texts() map[**sql.Stmt]string {
 		&s.act:       "INSERT INTO act (at, who, what, guest, job, reason) VALUES (?, ?, ?, ?, ?, ?)",
 		&s.meta:      "UPDATE meta SET n = ?, commits = ?, saved = ?",
 		&s.stray:     "SELECT EXISTS (SELECT 1 FROM tombstone WHERE id = ?1), coalesce((SELECT job FROM alias WHERE id = ?1), 0)",
+		&s.signer:    "SELECT signer FROM job WHERE seq = ?",
 		&s.byIdent:   "SELECT seq FROM job WHERE ident = ? AND ident <> id",
 		&s.byID:      "SELECT seq FROM job WHERE id = ?",
-		&s.byKey:     "SELECT seq FROM job WHERE sender = ? AND key = ? AND key <> ''",
+		&s.byKey:     "SELECT seq FROM job WHERE signer = ? AND sender = ? AND key = ? AND key <> ''",
 		&s.bySeq:     "SELECT " + jobColumns + " FROM job WHERE seq = ?",
 		&s.like:      "SELECT id FROM job WHERE id >= ?1 || '.' AND id < ?1 || '/'", // '/' follows '.'
 	}

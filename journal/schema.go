@@ -60,7 +60,7 @@ CREATE TABLE job (
 	output   BLOB                        -- stdout where it is short; NULL = in a file, or dropped
 ) STRICT;
 CREATE UNIQUE INDEX job_ident ON job(ident) WHERE ident <> id;
-CREATE UNIQUE INDEX job_key ON job(sender, key) WHERE key <> '';
+CREATE UNIQUE INDEX job_key ON job(signer, sender, key) WHERE key <> '';
 CREATE INDEX job_kept ON job(finished) WHERE plan IS NOT NULL;
 CREATE INDEX job_dropped ON job(finished) WHERE plan IS NULL;
 

@@ -148,6 +148,7 @@ func (c *checker) check(ctx context.Context) {
 	c.pool = cfg.Pool
 	c.say(cbsd.OK, "configuration", c.file, "")
 	c.checkCBSD(ctx, cfg)
+	c.checkSenders(cfg)
 	if err := runner.CheckDir(cfg.RunDir); err != nil {
 		c.bad("runner", err)
 	}
@@ -174,6 +175,20 @@ func (c *checker) checkCBSD(ctx context.Context, cfg *config.Config) {
 	defer pool.Close()
 	for _, f := range pool.Probe(ctx).Findings {
 		c.say(f.Level, f.About, f.Text, f.Hint)
+	}
+}
+
+func (c *checker) checkSenders(cfg *config.Config) {
+	set, err := loadSenders(cfg)
+	switch {
+	case err != nil:
+		c.bad("senders", err)
+	case set == nil:
+	case cfg.RequireSigned:
+		c.say(cbsd.OK, "senders", fmt.Sprintf("%d keys; what is not signed is refused", set.Len()), "")
+	default:
+		c.say(cbsd.Warning, "senders", fmt.Sprintf("%d keys; what is not signed is taken too", set.Len()),
+			`"require_signed": true, once all clients sign`)
 	}
 }
 

@@ -26,6 +26,7 @@ type globals struct {
 
 	pools  string // --pools
 	format string // -o
+	key    string // --sign-key
 
 	began bool // the subcommand was reached: what fails before is bad usage
 }
@@ -64,6 +65,8 @@ signal n, 1 anything else.`,
 	f.StringVarP(&g.format, "output", "o", "text", "`format` of what is reported: text, or json with one object a line")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 
+	f.StringVar(&g.key, "sign-key", "", "`file` with the secret key that signs what is sent (environment "+signKeyEnv+")")
+
 	groups := []struct {
 		id, title string
 		commands  []*cobra.Command
@@ -76,7 +79,7 @@ signal n, 1 anything else.`,
 		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g), newVNCCommand(g),
 			newPauseCommand(g), newResumeCommand(g), newInitCommand(g), newCheckCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
-			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g),
+			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g), newKeygenCommand(g),
 		}},
 		{"other", "Other:", []*cobra.Command{newDemoCommand(g), newBrokersCommand(g), newManCommand(g), newVersionCommand(g)}},
 	}

@@ -106,6 +106,8 @@ func (s *site) close() {
 // commands are what a transcript can use:
 //
 //	pool NAME [nats|zeromq]   make a pool with simulated CBSD and its file etc/NAME.json; its broker is beanstalkd
+//	setting POOL KEY JSON     write a key into the pool's file
+//	reload POOL               have the agent read it again, by SIGHUP
 //	vm POOL NAME              let the pool have a VM
 //	agent POOL [PROGRAM]      start the agent, perhaps as an original program, and wait until it serves
 //	kill9 POOL                kill the agent
@@ -133,6 +135,8 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		run  command
 	}{
 		"pool":      {1, s.pool},
+		"setting":   {3, s.setting},
+		"reload":    {1, s.reload},
 		"vm":        {2, s.vm},
 		"agent":     {1, s.agent},
 		"kill9":     {1, s.kill9},
@@ -201,6 +205,37 @@ func (s *site) pool(ts *testscript.TestScript, args []string) error {
 		return err
 	}
 	return os.WriteFile(s.path(etc, name+".json"), text, 0o600)
+}
+
+func (s *site) setting(ts *testscript.TestScript, args []string) error {
+	file := s.path(etc, args[0]+".json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var c map[string]json.RawMessage
+	if err := json.Unmarshal(text, &c); err != nil {
+		return err
+	}
+	c[args[1]] = json.RawMessage(os.Expand(args[2], ts.Getenv))
+	if text, err = json.MarshalIndent(c, "", "  "); err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o600)
+}
+
+// reload waits until the pool is served again.
+func (s *site) reload(ts *testscript.TestScript, args []string) error {
+	log := filepath.Join(s.logs, args[0]+".log")
+	before, err := os.ReadFile(log)
+	if err != nil {
+		return err
+	}
+	if err := s.processes[args[0]].Process.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	times := strings.Count(string(before), "msg=serving") + 1
+	return s.await(regexp.MustCompile(fmt.Sprintf(`(?s)(msg=serving.*){%d}`, times)), []string{"cat", log})
 }
 
 // vm creates a VM as an admin does, not as a job.

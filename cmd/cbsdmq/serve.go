@@ -20,6 +20,7 @@ import (
 	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/internal/proc"
+	"github.com/cbsd/cbsdmq/internal/senders"
 	"github.com/cbsd/cbsdmq/journal"
 	"github.com/cbsd/cbsdmq/runner"
 )
@@ -40,7 +41,7 @@ type agentOptions struct {
 // again; a bad one keeps the old configuration.
 func serveAgent(ctx context.Context, o agentOptions) error {
 	agent.TuneGC()
-	cfgs, err := o.load(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	cfgs, who, err := o.load(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func serveAgent(ctx context.Context, o agentOptions) error {
 	}
 	crashed, unwatch := watchCrashes(cfgs[0].StateDir, logs[0].log)
 	defer unwatch()
-	h := newHosted(o, cfgs, logs)
+	h := newHosted(o, cfgs, who, logs)
 	h.crashed = crashed
 	for {
 		next, err := h.serve(end, hup)
@@ -70,30 +71,36 @@ func serveAgent(ctx context.Context, o agentOptions) error {
 	}
 }
 
-// load reads the files; warnings go to log.
-func (o agentOptions) load(log *slog.Logger) ([]*config.Config, error) {
-	var cfgs []*config.Config
+// load reads the files, and who may send to their pools; warnings go to log.
+func (o agentOptions) load(log *slog.Logger) (cfgs []*config.Config, who trusted, err error) {
+	who = make(trusted)
 	byPool := make(map[string]string)
 	for _, file := range o.Configs {
 		c, warnings, err := config.Load(file)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		c.ApplyFlags(o.CBSDEnv, o.Broker)
 		for _, w := range warnings {
 			log.Warn(w.String())
 		}
 		if err := c.ValidateAgent(); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			return nil, nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if who[c], err = loadSenders(c); err != nil {
+			return nil, nil, err
 		}
 		if other, twice := byPool[c.Pool]; twice {
-			return nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "pool", "%s and %s both serve pool %s", other, file, c.Pool)
+			return nil, nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "pool", "%s and %s both serve pool %s", other, file, c.Pool)
 		}
 		byPool[c.Pool] = file
 		cfgs = append(cfgs, c)
 	}
-	return cfgs, nil
+	return cfgs, who, nil
 }
+
+// trusted are the senders of each pool, as they were when its file was read.
+type trusted map[*config.Config]*senders.Set
 
 // hosted are the pools of one reading of the configuration, in the order of its
 // files.
@@ -101,6 +108,7 @@ type hosted struct {
 	o     agentOptions
 	cfgs  []*config.Config
 	old   []*config.Config // of the reading before, nil where this is the first
+	who   trusted
 	logs  []poolLog
 	buses *all.Opener
 
@@ -112,8 +120,8 @@ type hosted struct {
 	making claims
 }
 
-func newHosted(o agentOptions, cfgs []*config.Config, logs []poolLog) *hosted {
-	return &hosted{o: o, cfgs: cfgs, logs: logs, buses: &all.Opener{Log: logs[0].log}}
+func newHosted(o agentOptions, cfgs []*config.Config, who trusted, logs []poolLog) *hosted {
+	return &hosted{o: o, cfgs: cfgs, who: who, logs: logs, buses: &all.Opener{Log: logs[0].log}}
 }
 
 // elsewhere names the pool, other than that of mine, that has a guest of that
@@ -212,19 +220,22 @@ func (h *hosted) serve(ctx context.Context, hup <-chan os.Signal) (*hosted, erro
 // reload reads the configuration and opens the logs anew; what is bad stays as
 // it is.
 func (h *hosted) reload() *hosted {
-	cfgs, err := h.o.load(h.logs[0].log)
+	cfgs, who, err := h.o.load(h.logs[0].log)
 	var logs []poolLog
 	if err == nil {
 		logs, err = openLogs(cfgs)
 	}
 	if err != nil {
 		h.logs[0].log.Error("the configuration is bad, keeping the old one", "err", err, "hint", cbsdmq.HintOf(err))
-		cfgs = h.cfgs
+		cfgs, who = h.cfgs, h.who
 		if logs, err = openLogs(cfgs); err != nil {
 			logs = h.logs
 		}
 	}
-	next := newHosted(h.o, cfgs, logs)
+	for _, c := range h.cfgs { // a pool may go back to it
+		who[c] = h.who[c]
+	}
+	next := newHosted(h.o, cfgs, who, logs)
 	next.old, next.crashed = h.cfgs, h.crashed
 	return next
 }
@@ -330,9 +341,10 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		ForeignWait: time.Duration(c.ForeignWait), LegacyExpires: time.Duration(c.LegacyExpires),
 		ReplyTTL: time.Duration(c.ReplyTTL),
 		Limits:   journal.Limits{Results: time.Duration(c.Retention), IDs: time.Duration(c.IDMemory), Size: int64(c.JournalMax)},
-		Crashed:  func() []string { return h.crashed.take(c.Pool) },
-		Log:      log,
-		Workdir:  c.CBSDEnv, CBSDVersion: func() string { return report.Version },
+		Senders:  h.who[c], RequireSigned: c.RequireSigned,
+		Crashed: func() []string { return h.crashed.take(c.Pool) },
+		Log:     log,
+		Workdir: c.CBSDEnv, CBSDVersion: func() string { return report.Version },
 		Ready: func() {
 			log.Info("serving", "pool", c.Pool, "workdir", c.CBSDEnv, "broker", c.Broker)
 			served()
@@ -348,6 +360,15 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 	})()
 	opened()
 	return server.Serve(serving)
+}
+
+// loadSenders reads who may send signed jobs to a pool; nil: signatures are not
+// looked at.
+func loadSenders(c *config.Config) (*senders.Set, error) {
+	if c.Senders == "" {
+		return nil, nil
+	}
+	return senders.Load(c.Senders)
 }
 
 // openCBSD opens a pool's environment as its configuration says.

@@ -128,12 +128,16 @@ func (g *globals) dial(ctx context.Context, pool config.Found, o client.Options)
 }
 
 func (g *globals) dialBroker(ctx context.Context, pool config.Found, section config.Section, o client.Options) (*session, error) {
+	signer, err := g.signer(pool.Config)
+	if err != nil {
+		return nil, err
+	}
 	opener := all.Opener{ClientOnly: true, Log: o.Log}
 	b, closer, err := opener.Open(ctx, section.Kind, section.Config)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", section.Name, err)
 	}
-	o.Bus, o.Pool, o.Tube, o.ReplyPrefix = b, pool.Name, section.Tube, section.ReplyTubePrefix
+	o.Bus, o.Pool, o.Tube, o.ReplyPrefix, o.Sign = b, pool.Name, section.Tube, section.ReplyTubePrefix, signer
 	c, err := client.Open(ctx, o)
 	if err != nil {
 		closer.Close()
