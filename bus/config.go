@@ -13,9 +13,12 @@ type Config struct {
 
 	User     string `json:"user"`
 	Password string `json:"password"`
-	Token    string `json:"token"`
-	Creds    string `json:"creds"` // nats: a .creds file
-	SASL     string `json:"sasl"`  // kafka: how user and password are shown; default the best that the broker offers
+	// PasswordFile holds the password, or the token where there is no User. It is
+	// read at each connection.
+	PasswordFile string `json:"password_file"`
+	Token        string `json:"token"`
+	Creds        string `json:"creds"` // nats: a .creds file
+	SASL         string `json:"sasl"`  // kafka: how user and password are shown; default the best that the broker offers
 
 	TLS  bool   `json:"tls"`
 	CA   string `json:"ca"`   // PEM file with the authorities to trust; default the system's

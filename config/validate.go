@@ -177,9 +177,19 @@ func (v *validator) section(name, kind string, s bus.Config) {
 	v.check(name+".uri", s.URI != Embedded || kind == "nats", "%s is not built in as a server", kind).hint(`"nats" can be embedded`)
 	v.check(name+".replicas", s.Replicas >= 0 && s.Replicas <= 9, "%d is not a number of copies", s.Replicas).
 		hint("3 for a cluster of three servers; leave it out for a single one")
+	v.check(name+".password_file", s.PasswordFile == "" || s.Password == "", "password and password_file: only one of them can hold the password").
+		hint("take the password out of this file, others may read it")
+	v.check(name+".password_file", s.PasswordFile == "" || s.Token == "" && s.Creds == "", "beside token or creds").
+		hint("without a user the file holds the token")
+	v.check(name+".password_file", s.PasswordFile == "" || !userIn(s.URI), "beside a user in the uri").hint("name the user with the key user")
+	v.check(name+".password_file", s.PasswordFile == "" || s.URI != Embedded, "the embedded broker makes its own password")
+	v.absolute(name+".password_file", s.PasswordFile)
+	if kind == "zeromq" {
+		v.check(name+".password_file", s.PasswordFile == "", "zeromq knows no passwords here").hint("curve_key is what clients are known by")
+	}
 	if kind == "beanstalkd" {
 		v.check(name+".tls", !s.TLS && s.CA == "" && s.Cert == "", "beanstalkd knows no TLS").hint("put a tunnel such as WireGuard below it")
-		v.check(name+".password", s.User == "" && s.Password == "" && s.Token == "" && s.Creds == "", "beanstalkd knows no passwords").
+		v.check(name+".password", s.User == "" && s.Password == "" && s.PasswordFile == "" && s.Token == "" && s.Creds == "", "beanstalkd knows no passwords").
 			hint("let it listen on an address that only the hosts reach")
 	}
 }
@@ -190,10 +200,19 @@ func (c *Config) secret() bool {
 		if s.Password != "" || s.Token != "" {
 			return true
 		}
-		for part := range strings.SplitSeq(s.URI, ",") {
-			if u, err := url.Parse(strings.TrimSpace(part)); err == nil && u.User != nil {
-				return true
-			}
+		if userIn(s.URI) {
+			return true
+		}
+	}
+	return false
+}
+
+// userIn reports whether one of the addresses holds a user, with or without a
+// password.
+func userIn(uri string) bool {
+	for part := range strings.SplitSeq(uri, ",") {
+		if u, err := url.Parse(strings.TrimSpace(part)); err == nil && u.User != nil {
+			return true
 		}
 	}
 	return false

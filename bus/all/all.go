@@ -34,7 +34,14 @@ type Opener struct {
 // Open returns a bus for a section of the kind, and what to close when it is
 // done with. It connects when the bus is first used.
 func (o *Opener) Open(ctx context.Context, kind string, cfg bus.Config) (*bus.Bus, io.Closer, error) {
-	driver, closer, err := o.open(ctx, kind, cfg)
+	var driver bus.Driver
+	var closer io.Closer = nothing{}
+	var err error
+	if cfg.PasswordFile != "" {
+		driver, err = openWithFile(kind, cfg)
+	} else {
+		driver, closer, err = o.open(ctx, kind, cfg)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -48,18 +55,6 @@ func (o *Opener) Open(ctx context.Context, kind string, cfg bus.Config) (*bus.Bu
 
 func (o *Opener) open(ctx context.Context, kind string, cfg bus.Config) (bus.Driver, io.Closer, error) {
 	switch kind {
-	case "beanstalkd":
-		d, err := beanstalk.New(cfg)
-		return d, nothing{}, err
-	case "rabbitmq":
-		d, err := rabbitmq.New(cfg)
-		return d, nothing{}, err
-	case "kafka":
-		d, err := kafka.New(cfg)
-		return d, nothing{}, err
-	case "activemq":
-		d, err := activemq.New(cfg)
-		return d, nothing{}, err
 	case "nats":
 		o.nats.Log, o.nats.ClientOnly = o.Log, o.ClientOnly
 		return o.nats.Open(ctx, cfg)
@@ -67,7 +62,23 @@ func (o *Opener) open(ctx context.Context, kind string, cfg bus.Config) (bus.Dri
 		o.zeromq.Log, o.zeromq.ClientOnly = o.Log, o.ClientOnly
 		return o.zeromq.Open(cfg)
 	}
-	return nil, nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "broker", "there is no driver for %q", kind)
+	d, err := client(kind, cfg)
+	return d, nothing{}, err
+}
+
+// client is the driver of a broker that is always somebody else's.
+func client(kind string, cfg bus.Config) (bus.Driver, error) {
+	switch kind {
+	case "beanstalkd":
+		return beanstalk.New(cfg)
+	case "rabbitmq":
+		return rabbitmq.New(cfg)
+	case "kafka":
+		return kafka.New(cfg)
+	case "activemq":
+		return activemq.New(cfg)
+	}
+	return nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "broker", "there is no driver for %q", kind)
 }
 
 // Timeout is a time of the configuration.

@@ -116,6 +116,7 @@ func (s *site) close() {
 //	grows POOL COMMAND SECONDS  let the files that it makes take so long to grow
 //	deaf POOL COMMAND SECONDS the same, and it goes on after SIGTERM
 //	status N COMMAND ...      the command must end with exit status N
+//	nobody COMMAND ...        run the command without root's rights; it must end with 0
 //	until PATTERN COMMAND ... run the command until its stdout matches
 //	capture VAR               keep the last stdout in an environment variable
 //	begin NAME COMMAND ...    start a command; it prints to NAME.stdout and NAME.stderr
@@ -145,6 +146,7 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"grows":     {3, s.grows},
 		"deaf":      {3, s.deaf},
 		"status":    {2, s.status},
+		"nobody":    {1, s.nobody},
 		"until":     {2, s.until},
 		"capture":   {1, s.capture},
 		"begin":     {2, s.begin},
@@ -367,6 +369,30 @@ func (s *site) status(ts *testscript.TestScript, args []string) error {
 		return fmt.Errorf("exit status %d, want %d", got, want)
 	}
 	return nil
+}
+
+// nobody lets others than root pass through the directories of the test, not read
+// what is in them.
+func (s *site) nobody(ts *testscript.TestScript, args []string) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{s.work, filepath.Dir(path)} {
+		for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o711); err != nil {
+				return err
+			}
+		}
+	}
+	cmd := exec.Command(path, args[1:]...)
+	cmd.Dir, cmd.Env = s.work, []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.CombinedOutput()
+	ts.Logf("%s", out)
+	return err
 }
 
 func (s *site) until(ts *testscript.TestScript, args []string) error {
