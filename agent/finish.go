@@ -79,8 +79,10 @@ func (s *Server) guard(f func() error) (err error) {
 // result says how a job ended whose command the runner started.
 func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, e runner.Event, why cbsdmq.State, signalled bool) *ending {
 	ctx := context.Background() // package cbsd bounds what it asks
-	out, size, tail, warnings := s.collect(row, e)
+	_, secrets := withoutSecrets(plan)
+	out, size, tail, warnings := s.collect(row, e, secrets)
 	exit := cbsd.Exit{Code: e.Status, Signal: int(e.Signal), Stderr: []byte(readTail(e.Err, cbsdmq.ReplyStderr))}
+	mask(exit.Stderr, secrets)
 	if e.Signal != 0 {
 		exit.Code = cbsdmq.ExitSignal + int(e.Signal)
 	}
@@ -160,7 +162,9 @@ func (s *Server) finish(row *journal.Job, r cbsdmq.Reply, out []byte, size int64
 	if err != nil {
 		result = nil // a Reply always has a JSON form
 	}
-	end := &ending{finish: &journal.Finish{Seq: row.Seq, State: r.State, Result: result, Output: out, OutSize: size}}
+	end := &ending{finish: &journal.Finish{
+		Seq: row.Seq, State: r.State, Result: result, Output: out, OutSize: size, Plan: keepWithout(row.Plan),
+	}}
 	if int64(len(out)) == size { // else its end is in a file
 		end.body = s.lastReply(row, r, out, size, replyMax)
 	}
@@ -219,7 +223,9 @@ func reply(state cbsdmq.State, code int, reason, hint string) cbsdmq.Reply {
 
 // collect takes a run's stdout: all of it where it is short, else it goes to
 // disk and only its end is returned.
-func (s *Server) collect(row *journal.Job, e runner.Event) (out []byte, size int64, tail []byte, warnings []string) {
+//
+// What it printed of its own secret arguments is masked.
+func (s *Server) collect(row *journal.Job, e runner.Event, secrets [][]byte) (out []byte, size int64, tail []byte, warnings []string) {
 	if e.Out.Size == 0 || e.Out.Path == "" {
 		return nil, 0, nil, nil
 	}
@@ -234,6 +240,7 @@ func (s *Server) collect(row *journal.Job, e runner.Event) (out []byte, size int
 		warnings = append(warnings, "the output is lost: "+err.Error())
 		last = last[:n]
 	}
+	mask(last, secrets)
 	tail = last[max(0, len(last)-tailSize):]
 	if size <= journal.InlineOutput {
 		return last, size, tail, warnings
@@ -245,7 +252,7 @@ func (s *Server) collect(row *journal.Job, e runner.Event) (out []byte, size int
 		src = io.MultiReader(io.NewSectionReader(f, 0, runner.OutputHead), io.NewSectionReader(f, from, size-from))
 		warnings = append(warnings, fmt.Sprintf("%d bytes in the middle of the output were dropped: it was longer than output_max", e.Out.Dropped))
 	}
-	if err := s.cfg.Journal.SaveOutput(row.Seq, src); err != nil {
+	if err := s.cfg.Journal.SaveOutput(row.Seq, masked(src, secrets)); err != nil {
 		warnings = append(warnings, "only the end of the output was kept: "+err.Error())
 		return last, size, tail, warnings
 	}

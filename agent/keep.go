@@ -128,6 +128,9 @@ func (s *Server) prune(ctx context.Context) {
 	for {
 		done := make(chan bool, 1)
 		if !s.post(ctx, func(l *loop) {
+			if err := s.cfg.Journal.Scrub(); err != nil && !l.bad && ctx.Err() == nil {
+				s.log.Warn("could not take secrets of ended jobs out of the journal's log", "err", err)
+			}
 			more, err := s.cfg.Journal.Prune(ctx, time.Now(), s.cfg.Limits)
 			if err != nil && !l.bad && ctx.Err() == nil {
 				s.log.Warn("could not drop old results", "err", err)

@@ -79,7 +79,7 @@ func (l *loop) disown(j *job) {
 	}
 	err := cbsdmq.Errorf(cbsdmq.CodeRefused, field, "%s", what).WithHint("make a new one")
 	row := *a.accept.Job
-	row.Before = nil
+	row.Before, row.Plan = nil, nil // no secrets of what is refused
 	end := l.s.unproven(&row, err)
 	a.accept = &journal.Accept{Job: &row, Address: a.accept.Address, End: end}
 	if !l.arrive(a) {

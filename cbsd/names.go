@@ -71,17 +71,15 @@ func isInternal(name string) bool {
 }
 
 // Redact reports whether the value of the argument name is a secret that must
-// not appear in logs and listings.
+// not appear in logs and listings, nor be kept when its job has ended. It goes by
+// the name alone: public keys (ci_user_pubkey) are none.
 func Redact(name string) bool {
 	name = strings.ToLower(name)
 	switch name {
 	case "pw", "epw", "pass", "passwd", "key", "cbsdkeyfile", "rootkeyfile", "zfs_encryption":
 		return true
 	}
-	if strings.HasPrefix(name, "ci_user_pw") {
-		return true
-	}
-	for _, part := range []string{"password", "passwd", "secret", "token", "private_key", "apikey"} {
+	for _, part := range []string{"pw", "password", "passwd", "secret", "token", "private_key", "apikey"} {
 		if strings.Contains(name, part) {
 			return true
 		}

@@ -106,7 +106,8 @@ type Finish struct {
 	Result  []byte
 	Output  []byte // stdout, where it is at most InlineOutput; else nil and SaveOutput was called
 	OutSize int64
-	Late    bool // set by Commit: the job had ended before, and keeps that end
+	Plan    []byte // in the place of the job's plan, without its secrets; nil: it has none and stays
+	Late    bool   // set by Commit: the job had ended before, and keeps that end
 }
 
 // A SentReply marks the last reply as confirmed by the broker.

@@ -145,7 +145,23 @@ func (j *Journal) begin(ctx context.Context, g *Begin, us int64) error {
 	return nil
 }
 
-func (j *Journal) finish(ctx context.Context, f *Finish, us int64) error {
+func (j *Journal) finish(ctx context.Context, f *Finish, us int64) (err error) {
+	if f.Plan != nil {
+		// Pages that are given up are overwritten too, which for all jobs would be
+		// as much to write again.
+		if _, err := j.write.ExecContext(ctx, "PRAGMA secure_delete = ON"); err != nil {
+			return err
+		}
+		defer func() {
+			if _, e := j.write.ExecContext(ctx, "PRAGMA secure_delete = FAST"); err == nil {
+				err = e
+			}
+		}()
+		// Where it lies, before the row grows and is moved.
+		if _, err := j.stmt.blank.ExecContext(ctx, f.Seq); err != nil {
+			return err
+		}
+	}
 	res, err := j.stmt.finish.ExecContext(ctx, string(f.State), us, f.Result, f.Output, f.OutSize, f.Seq)
 	if err != nil {
 		return err
@@ -154,6 +170,11 @@ func (j *Journal) finish(ctx context.Context, f *Finish, us int64) error {
 	f.Late = ended == 0
 	if err != nil || f.Late {
 		return err
+	}
+	if f.Plan != nil {
+		if err := j.replan(ctx, f.Seq, f.Plan); err != nil {
+			return err
+		}
 	}
 	j.kept += int64(len(f.Output))
 	if f.Output == nil && f.OutSize > 0 {
@@ -170,6 +191,7 @@ type statements struct {
 	mark, release, tombstone, alias, meta, broker    *sql.Stmt
 	unbegin                                          *sql.Stmt
 	pause, resume, verdict, act                      *sql.Stmt
+	blank, planSize, replan                          *sql.Stmt
 	signer, stray, byIdent, byID, byKey, bySeq, like *sql.Stmt
 }
 
@@ -205,6 +227,9 @@ func (s *statements) texts() map[**sql.Stmt]string {
 		&s.act:       "INSERT INTO act (at, who, what, guest, job, reason) VALUES (?, ?, ?, ?, ?, ?)",
 		&s.meta:      "UPDATE meta SET n = ?, commits = ?, saved = ?",
 		&s.stray:     "SELECT EXISTS (SELECT 1 FROM tombstone WHERE id = ?1), coalesce((SELECT job FROM alias WHERE id = ?1), 0)",
+		&s.blank:     "UPDATE job SET plan = zeroblob(length(plan)) WHERE seq = ? AND finished = 0",
+		&s.planSize:  "SELECT length(plan) FROM job WHERE seq = ?",
+		&s.replan:    "UPDATE job SET plan = ? WHERE seq = ?",
 		&s.signer:    "SELECT signer FROM job WHERE seq = ?",
 		&s.byIdent:   "SELECT seq FROM job WHERE ident = ? AND ident <> id",
 		&s.byID:      "SELECT seq FROM job WHERE id = ?",

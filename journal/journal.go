@@ -39,11 +39,13 @@ type Journal struct {
 	reserve reserve
 	slack   bool // in place of the reserve there is room within the file
 
-	meta   Meta
-	kept   int64 // bytes that Limits.Size bounds
-	strays bool  // there may be tombstones or aliases
-	past   *Past
-	marked mark // last written outside the pool
+	meta       Meta
+	kept       int64 // bytes that Limits.Size bounds
+	mode       string
+	unscrubbed bool // secrets may be in the log
+	strays     bool // there may be tombstones or aliases
+	past       *Past
+	marked     mark // last written outside the pool
 
 	migrated *Migration
 }
@@ -80,7 +82,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 		return nil, err
 	}
 	j := &Journal{
-		path: path, state: o.State, host: o.Host, boot: o.Boot,
+		path: path, mode: o.Mode, state: o.State, host: o.Host, boot: o.Boot,
 		reserve: reserve{path: path + ".reserve", size: o.Reserve},
 	}
 	if err := refuseStranger(path); err != nil {

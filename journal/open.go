@@ -29,8 +29,9 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	}
 	var err error
 	// The log is cut after a burst; while it is short it is overwritten in
-	// place, which syncs faster than growing it.
-	j.db, err = sql.Open("sqlite", source(j.path, "busy_timeout(5000)", "synchronous(FULL)", "journal_size_limit(16777216)", "temp_store(memory)"))
+	// place, which syncs faster than growing it. What is deleted in a page is
+	// overwritten, for the sake of secrets.
+	j.db, err = sql.Open("sqlite", source(j.path, "busy_timeout(5000)", "synchronous(FULL)", "journal_size_limit(16777216)", "secure_delete(fast)", "temp_store(memory)"))
 	if err != nil {
 		return err
 	}
@@ -53,6 +54,7 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	if err := setMode(ctx, j.write, mode); err != nil {
 		return err
 	}
+	j.unscrubbed = !fresh // the agent before may have been killed
 	if err := j.stmt.prepareTx(ctx, j.write); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -117,6 +118,7 @@ func (s *site) close() {
 //	deaf POOL COMMAND SECONDS the same, and it goes on after SIGTERM
 //	status N COMMAND ...      the command must end with exit status N
 //	nobody COMMAND ...        run the command without root's rights; it must end with 0
+//	secret WORD               nothing that we keep or log may hold WORD; what CBSD keeps is its own
 //	until PATTERN COMMAND ... run the command until its stdout matches
 //	capture VAR               keep the last stdout in an environment variable
 //	begin NAME COMMAND ...    start a command; it prints to NAME.stdout and NAME.stderr
@@ -147,6 +149,7 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"deaf":      {3, s.deaf},
 		"status":    {2, s.status},
 		"nobody":    {1, s.nobody},
+		"secret":    {1, s.secret},
 		"until":     {2, s.until},
 		"capture":   {1, s.capture},
 		"begin":     {2, s.begin},
@@ -393,6 +396,34 @@ func (s *site) nobody(ts *testscript.TestScript, args []string) error {
 	out, err := cmd.CombinedOutput()
 	ts.Logf("%s", out)
 	return err
+}
+
+func (s *site) secret(_ *testscript.TestScript, args []string) error {
+	places := []string{s.logs, s.path("state"), s.path(etc)}
+	for _, workdir := range s.workdirs {
+		places = append(places, filepath.Join(workdir, "var/db/cbsdmq"))
+	}
+	looked := 0
+	for _, place := range places {
+		err := filepath.WalkDir(place, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			looked++
+			text, err := os.ReadFile(path)
+			if err == nil && bytes.Contains(text, []byte(args[0])) {
+				err = fmt.Errorf("%s holds %s", path, args[0])
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if looked < 5 {
+		return fmt.Errorf("%d files in %v", looked, places)
+	}
+	return nil
 }
 
 func (s *site) until(ts *testscript.TestScript, args []string) error {
