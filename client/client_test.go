@@ -632,6 +632,44 @@ func TestRefusedBeforeItIsSent(t *testing.T) {
 	})
 }
 
+// An agent of an older version does not know all requests: its refusal is told
+// as that, and what it answers with more than was asked for is cut.
+func TestOlderAgent(t *testing.T) {
+	bubble(t, func(t *testing.T, b *mem.Broker) {
+		a := new(agent)
+		at := time.Now().Add(-time.Hour)
+		a.mute = func(r cbsdmq.Request) bool {
+			resp := cbsdmq.Response{V: 1, Req: r.Req}
+			switch r.Op {
+			case cbsdmq.OpGuests:
+				resp.Guests = []cbsdmq.Guest{{Name: "vm1"}, {Name: "vm2"}}
+			case cbsdmq.OpJobs:
+				for i := range 3 {
+					resp.Jobs = append(resp.Jobs, cbsdmq.JobInfo{ID: fmt.Sprintf("pool1/%d", 9-i), Guest: fmt.Sprintf("vm%d", i%2), AcceptedAt: at.Add(-time.Duration(i) * time.Hour)})
+				}
+			default:
+				resp.Error = cbsdmq.NewProblem(cbsdmq.Errorf(cbsdmq.CodeRefused, "op", "not known here"))
+			}
+			a.put(bus.ControlMailbox(prefix, r.Reply), resp)
+			return true
+		}
+		defer a.start(t, b).stop()
+		w := open(t, b)
+		defer w.close()
+		err := w.c.Pause(t.Context(), "vm1", "")
+		wantCode(t, err, cbsdmq.CodeRefused, `the agent of pool pool1 is older: it does not know "pause"`)
+		if g, found, err := w.c.Guest(t.Context(), "vm2"); err != nil || !found || g.Name != "vm2" {
+			t.Errorf("%+v, %v, %v", g, found, err)
+		}
+		if _, found, err := w.c.Guest(t.Context(), "vm3"); err != nil || found {
+			t.Errorf("a guest that is not there: %v, %v", found, err)
+		}
+		if jobs, err := w.c.Search(t.Context(), 10, client.Query{Guest: "vm0", Since: at.Add(-90 * time.Minute)}); err != nil || len(jobs) != 1 || jobs[0].ID != "pool1/9" {
+			t.Errorf("%+v, %v", jobs, err)
+		}
+	})
+}
+
 func TestControl(t *testing.T) {
 	bubble(t, func(t *testing.T, b *mem.Broker) {
 		a := (&agent{mute: func(cbsdmq.Request) bool { return true }}).start(t, b)

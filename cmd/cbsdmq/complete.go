@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/config"
 )
@@ -25,6 +27,37 @@ func (g *globals) completePool(cmd *cobra.Command, args []string, _ string) ([]c
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return config.Find(g.places()).Names(), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeCommand completes [POOL] COMMAND [jname=GUEST]: the first word to a
+// pool, and to a command once something of it is there.
+func (g *globals) completeCommand(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	pools := config.Find(g.places())
+	named := cmd.Flags().Changed("config")
+	asked := pools.Found
+	if len(args) > 0 && !named && slices.Contains(pools.Names(), args[0]) {
+		named = true
+		if pool, err := pools.Get(args[0]); err == nil {
+			asked = []config.Found{pool}
+		}
+		args = args[1:]
+	} else if len(args) == 0 && !named {
+		list := pools.Names()
+		if begun != "" {
+			list = append(list, cbsd.Commands()...)
+		}
+		return list, cobra.ShellCompDirectiveNoFileComp
+	}
+	if len(args) == 0 {
+		return cbsd.Commands(), cobra.ShellCompDirectiveNoFileComp
+	}
+	var list []cobra.Completion
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "jname=") }) {
+		for _, guest := range g.guestNames(asked) {
+			list = append(list, "jname="+guest)
+		}
+	}
+	return list, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeGuest completes the first argument to the name of a guest.

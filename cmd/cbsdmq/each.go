@@ -71,7 +71,7 @@ Exit status 1 if one of them failed, or a pool could not be asked.`,
   cbsdmq each --yes --parallel 1 pool1 brestart jname=web*
   cbsdmq each --yes -o json '*' jls`,
 		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: g.completePool,
+		ValidArgsFunction: g.completeCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := o.within(cmd.Context())
 			defer cancel()

@@ -84,7 +84,7 @@ cbsd, 130 cancelled.`,
   cbsdmq run --key ORDER-4711 pool1 bremove jname=vm1
   cbsdmq run -o json --progress pool1 bexport jname=vm1
   cbsdmq run --config ./pool1.json bls`,
-		ValidArgsFunction: g.completePool,
+		ValidArgsFunction: g.completeCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := o.within(cmd.Context())
 			defer cancel()

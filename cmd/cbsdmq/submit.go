@@ -36,7 +36,7 @@ its own. --expires bounds how long it waits.`,
   cbsdmq submit --spool --expires 10m pool1 bstart jname=vm1
   cbsdmq submit --key backup-2026-11-22 pool1 bexport jname=vm1
   id=$(cbsdmq submit pool1 jstart jname=www) && cbsdmq follow $id`,
-		ValidArgsFunction: g.completePool,
+		ValidArgsFunction: g.completeCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := o.within(cmd.Context())
 			defer cancel()
