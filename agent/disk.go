@@ -36,7 +36,7 @@ func (d *disk) of(ctx context.Context, dir string) (used, size int64) {
 	if unix.Statfs(dir, &fs) != nil {
 		return 0, 0
 	}
-	unit := int64(fs.Bsize)
+	unit := int64(fs.Bsize) //nolint:unconvert // of another type on FreeBSD
 	d.used = int64(fs.Blocks-fs.Bfree) * unit
 	d.size = d.used + max(int64(fs.Bavail), 0)*unit
 	if !isZFS(&fs) {

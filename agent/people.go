@@ -179,9 +179,7 @@ func notPaused(pool, guest string, now pauses) error {
 // setPauses changes what is paused, and lets wait or go on whom that concerns.
 func (l *loop) setPauses(change func(pauses)) {
 	now := make(pauses)
-	for guest, p := range l.s.paused() {
-		now[guest] = p
-	}
+	maps.Copy(now, l.s.paused())
 	change(now)
 	l.s.pauses.Store(&now)
 	for _, j := range slices.Clone(l.ready[cbsd.Change]) {

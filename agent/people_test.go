@@ -203,8 +203,16 @@ func TestWhyForeign(t *testing.T) {
 	if len(w) != 1 || len(w[0].Causes) != 1 || w[0].Causes[0].Kind != "foreign" || !strings.Contains(w[0].Causes[0].Text, "pid 4711") {
 		t.Errorf("why: %+v", w)
 	}
+	if g := b.ask(s, cbsdmq.Request{Op: cbsdmq.OpGuests}).Guests; len(g) != 1 || g[0].Busy != "cbsd bstart jail1" || g[0].Job != "" || g[0].Queued != 1 {
+		t.Errorf("guests: %+v", g)
+	}
 	b.cbsd.setForeign("jail1", false)
 	b.want(id, cbsdmq.Done, 0)
+	long := b.submit("jstart", "jname=jail1")
+	b.running(long)
+	if g := b.ask(s, cbsdmq.Request{Op: cbsdmq.OpGuests}).Guests; g[0].Busy != "jstart" || g[0].Job != "pool1/"+long || g[0].Queued != 0 {
+		t.Errorf("guests: %+v", g)
+	}
 }
 
 // A person settles an unknown end. The job's own end stays, and its reply.

@@ -105,22 +105,13 @@ func (s *Server) wait(ctx context.Context, j *openJob, before, open []*openJob) 
 		add("pause", pauseText(p), p.Since)
 	}
 	behind := false
-	for i := len(before) - 1; i >= 0; i-- {
-		b := before[i]
-		if !b.touches(j.plan.Lanes) {
-			continue
-		}
-		// Of those in a row before it, the one that the row waits for: the first.
+	if first := firstOf(before, j.plan.Lanes); first != nil { // it is what the whole row waits for
 		behind = true
-		if first := firstOf(before, j.plan.Lanes); first != nil {
-			b = first
+		c := add("lane", laneText(first), first.Accepted)
+		if !first.Begun.IsZero() {
+			c.Since = first.Begun
 		}
-		c := add("lane", laneText(b), b.Accepted)
-		if !b.Begun.IsZero() {
-			c.Since = b.Begun
-		}
-		c.Job = cbsdmq.PrintedID(s.cfg.Pool, b.ID)
-		break
+		c.Job = cbsdmq.PrintedID(s.cfg.Pool, first.ID)
 	}
 	if behind || len(w.Causes) > 0 {
 		return w

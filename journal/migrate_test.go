@@ -204,6 +204,9 @@ func TestMigratedSchema(t *testing.T) {
 			}
 			list = append(list, s)
 		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
 		return list
 	}
 	fresh := openTest(t, t.TempDir())

@@ -36,7 +36,6 @@ func (g *globals) completeCommand(cmd *cobra.Command, args []string, begun strin
 	named := cmd.Flags().Changed("config")
 	asked := pools.Found
 	if len(args) > 0 && !named && slices.Contains(pools.Names(), args[0]) {
-		named = true
 		if pool, err := pools.Get(args[0]); err == nil {
 			asked = []config.Found{pool}
 		}

@@ -53,7 +53,8 @@ released or dropped something. It is from the pools' journals, which keep it for
 id_memory (30 days), the arguments for retention (7 days). What is done with cbsd
 in a shell is in no journal.
 
-On the host of a pool it is read from the file where the agent or the broker is
+The name of a pool is always the pool's; a guest of that name is asked for by POOL
+GUEST. On the host of a pool it is read from the file where the agent or the broker is
 away.`,
 		Example: `  cbsdmq log
   cbsdmq log web7 --since 2d

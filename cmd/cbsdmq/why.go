@@ -39,8 +39,9 @@ on the guest, a free worker, a command that is not ours, a pause, a journal that
 cannot be written, a person's word after a rollback, the runner, the agent or the
 broker.
 
-On the pool's host it also tells what waits while the agent or the broker is away,
-from the journal.`,
+The name of a pool is always the pool's; a guest of that name is asked for by POOL
+GUEST. On the pool's host it also tells what waits while the agent or the
+broker is away, from the journal.`,
 		Example: `  cbsdmq why web7
   cbsdmq why pool1
   cbsdmq why pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G
@@ -134,6 +135,11 @@ func (g *globals) why(ctx context.Context, what subject, id string, t *target) (
 }
 
 func (g *globals) askWhy(ctx context.Context, s *session, what subject, id string, w *waiting) error {
+	if id != "" {
+		if err := s.arrived(ctx, id); err != nil {
+			return err
+		}
+	}
 	found, err := s.Why(ctx, what.guest, id)
 	if err != nil {
 		return err
