@@ -22,6 +22,7 @@
 //	outbox.go   result -> mailbox
 //	stream.go   output while it comes
 //	control.go  the control lane
+//	jobs.go     what is told of jobs
 //	guests.go   the inventory and what goes on with it
 //	people.go   pauses, verdicts, and what people did
 //	why.go      what jobs wait for
