@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,7 +218,11 @@ func (g *globals) listLog(entries []logEntry) error {
 		if e.Took > 0 {
 			took = span(time.Duration(e.Took * float64(time.Second)))
 		}
-		rows[i] = []string{moment(e.At), cmp.Or(e.Pool, "-"), e.Guest, e.By, e.What, e.ended, took, e.Job, oneLine(e.Reason)}
+		by := e.By
+		if e.Signer != "" {
+			by = strings.TrimSpace(by + " (signed by " + e.Signer + ")")
+		}
+		rows[i] = []string{moment(e.At), e.Pool, e.Guest, by, e.What, e.ended, took, e.Job, oneLine(e.Reason)}
 	}
 	if g.json() {
 		return nil

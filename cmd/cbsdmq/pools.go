@@ -130,6 +130,9 @@ func (g *globals) listPools(infos []poolInfo) error {
 			warn(g.stderr, "pool %s (%s): %s", in.Pool, in.File, in.Error)
 		}
 		if in.Agent == nil {
+			if in.Ready != nil && *in.Ready > 0 {
+				warn(g.stderr, "pool %s: %d jobs wait on the broker until there is an agent", in.Pool, *in.Ready)
+			}
 			continue
 		}
 		if p := in.Agent.Paused; p != nil {

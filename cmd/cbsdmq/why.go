@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/agent"
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/journal"
@@ -67,6 +69,7 @@ broker is away, from the journal.`,
 			if err != nil {
 				return err
 			}
+			w.Notes = append(w.Notes, keptFor(what, id)...)
 			if g.json() {
 				return g.print(w)
 			}
@@ -184,6 +187,27 @@ func (g *globals) localWaits(ctx context.Context, pool config.Found, guest, id, 
 		id = id[i+1:]
 	}
 	return agent.WaitsWithoutAgent(ctx, pool.Name, journal.NewReader(db, pool.Config.Journal), guest, id, cause)
+}
+
+// keptFor says what this user's spool holds of a subject: no agent knows of it.
+func keptFor(what subject, id string) (notes []string) {
+	sp, err := new(spoolFlags).open()
+	if err != nil {
+		return nil
+	}
+	kept, _ := sp.List() // `cbsdmq spool list` says what is wrong with it
+	for _, e := range kept {
+		job := cbsdmq.Job{Command: e.Command, Meta: &cbsdmq.Meta{Words: e.Words}}
+		for _, a := range e.Args {
+			job.Args = append(job.Args, cbsdmq.Arg(a))
+		}
+		guests, _ := cbsd.Named(job)
+		if e.Pool != what.pool.Name || what.guest != "" && !slices.Contains(guests, what.guest) || id != "" && id != printedEntry(e) {
+			continue
+		}
+		notes = append(notes, fmt.Sprintf("%s %s is kept on this machine since %s: `cbsdmq spool send` sends it", printedEntry(e), e.Command, moment(e.Kept)))
+	}
+	return notes
 }
 
 func (g *globals) sayWhy(what subject, w waiting) error {
