@@ -11,6 +11,15 @@ import (
 // have more, by modules.
 func Known(name string) bool { return catalogue()[name] != nil }
 
+// Resembling is the name of the command that name resembles, "" where it
+// resembles none.
+func Resembling(name string) string {
+	if near, close := nearest(name, commandNames()); close {
+		return near
+	}
+	return ""
+}
+
 // Commands are the names of the catalogue's commands that may run without a
 // terminal, sorted.
 func Commands() []string {

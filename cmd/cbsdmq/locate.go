@@ -113,8 +113,14 @@ func (o *jobFlags) poolOfJob(ctx context.Context, g *globals, args []string) (co
 		return config.Found{}, nil, usage("COMMAND is missing: %s is a pool here, and what stands first is the pool", args[0])
 	case isPool && known && !cbsd.Known(args[1]):
 		return config.Found{}, nil, usage("%s is a pool here and a command too, and %s is no command that is known: name POOL and COMMAND", args[0], args[1])
-	case isPool || !known:
+	case isPool:
 		return o.pool(g, args)
+	case !known:
+		found, rest, err := o.pool(g, args)
+		if near := cbsd.Resembling(args[0]); err != nil && near != "" {
+			err = errors.Join(err, cbsdmq.Errorf(cbsdmq.CodeNotFound, "", "nor is it a command that is known").WithHint("did you mean the command %s?", near))
+		}
+		return found, rest, err
 	}
 	job, err := o.job(args)
 	if err != nil {
