@@ -322,6 +322,7 @@ func (l *loop) finished(e *ending) {
 		l.s.live.gone(j)
 	}
 	l.forget(j)
+	j.tellEnd()
 	if e.finish.Late {
 		l.s.log.Error("a job had ended before", "job", j.printedID(l.s.cfg.Pool), "state", e.finish.State)
 		return
@@ -333,6 +334,14 @@ func (l *loop) finished(e *ending) {
 	}
 	l.s.log.Info("job ended", "job", j.printedID(l.s.cfg.Pool), "command", j.row.Command, "guest", j.row.Guest, "state", e.finish.State,
 		"sender", j.row.Sender)
+}
+
+// tellEnd calls those who wait for the end of a job in this process.
+func (j *job) tellEnd() {
+	for _, f := range j.ended {
+		f()
+	}
+	j.ended = nil
 }
 
 // refusal is the end of a job that was never accepted as work.

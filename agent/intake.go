@@ -362,7 +362,13 @@ func (l *loop) arrive(a *arrival) bool {
 	if twin := l.byIdent[a.accept.Job.Ident]; twin != nil && (twin.phase == arriving || twin.phase == preparing) && twin.arrival != nil {
 		return false // it is on its way into the journal
 	}
-	j := &job{row: a.accept.Job, plan: a.plan, arrival: a, addrs: []journal.Address{a.accept.Address}}
+	j := &job{row: a.accept.Job, plan: a.plan, arrival: a}
+	if a.accept.Address != (journal.Address{}) {
+		j.addrs = []journal.Address{a.accept.Address}
+	}
+	if a.ended != nil {
+		j.ended = []func(){a.ended}
+	}
 	known := l.byIdent[j.row.Ident] != nil
 	if a.accept.End != nil || known {
 		l.s.open.Add(1)
@@ -417,6 +423,7 @@ func (l *loop) accepted(j *job) (start bool) {
 		l.s.log.Info("job refused", "job", j.printedID(l.s.cfg.Pool), "command", j.row.Command, "err", refusedReason(a.accept.End))
 		l.s.owe(j.row.Seq, j.addrs, nil)
 		l.drop(j)
+		j.tellEnd()
 	default:
 		l.jobs[j.row.Seq], l.byID[j.row.ID] = j, j
 		switch {
@@ -441,10 +448,16 @@ func (l *loop) accepted(j *job) (start bool) {
 // repeat answers the delivery of a job that the journal had already.
 func (l *loop) repeat(j *job, a *journal.Accept) {
 	l.drop(j)
+	first := l.jobs[a.Known.Seq]
+	if first != nil {
+		first.ended = append(first.ended, j.ended...)
+	} else {
+		j.tellEnd()
+	}
 	if !a.NewAddress {
 		return
 	}
-	if first := l.jobs[a.Known.Seq]; first != nil {
+	if first != nil {
 		first.addrs = append(first.addrs, a.Address)
 		return
 	}

@@ -51,6 +51,8 @@ type job struct {
 	why       cbsdmq.State
 	looked    time.Time // when it was last looked at whether it moves
 	streaming *streamer
+
+	ended []func() // to call when its end is in the journal
 }
 
 func (j *job) printedID(pool string) string { return cbsdmq.PrintedID(pool, j.row.ID) }
@@ -60,6 +62,7 @@ type arrival struct {
 	accept *journal.Accept
 	plan   cbsd.Plan
 	done   func(error) // called once: nil when it may be acknowledged
+	ended  func()      // called when the end of its job is in the journal; nil: it is not
 	// lost reports whether its broker may have started anew since: then its
 	// address may be somebody else's, and if the broker has it, it comes again.
 	lost func() bool

@@ -85,6 +85,11 @@ type Config struct {
 	Elsewhere func(ctx context.Context, guest string) (pool string)
 	Made      func(guest string)
 
+	// Autostart reads what CBSD is to start after a boot of the host; nil: that is
+	// not for this agent to do. StateDir is where it notes the boot.
+	Autostart func(ctx context.Context) ([]cbsd.BootGuest, error)
+	StateDir  string
+
 	Workers       int // changing commands at once
 	Readers       int // reading commands at once
 	Backlog       int // accepted jobs that have not ended
@@ -202,6 +207,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	tasks := []func(context.Context){
 		func(ctx context.Context) { s.followRunner(ctx, first) },
 		s.keep,
+		s.boot,
 	}
 	for _, e := range s.cfg.Endpoints {
 		tasks = append(tasks,

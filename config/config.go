@@ -26,6 +26,12 @@ const (
 	DefaultState = "/var/db/cbsdmq"
 )
 
+// Values of Config.Boot.
+const (
+	BootNone  = "none"
+	BootStart = "start"
+)
+
 // Config is one pool as its agent serves it and its clients find it.
 type Config struct {
 	// The original's keys.
@@ -61,6 +67,8 @@ type Config struct {
 	Retention   Duration `json:"retention"`    // how long results are kept
 	IDMemory    Duration `json:"id_memory"`    // how long ids are known; never shorter than Retention
 
+	Boot string `json:"boot"` // "start": after a boot of the host the agent starts what has astart; "none"
+
 	StateDir string `json:"state_dir"` // what this host remembers about its pools
 	RunDir   string `json:"run_dir"`   // output of running commands, the runner's socket
 
@@ -91,6 +99,7 @@ func Default() *Config {
 		JournalMax:    1 << 30,
 		Retention:     Duration(7 * 24 * time.Hour),
 		IDMemory:      Duration(30 * 24 * time.Hour),
+		Boot:          BootNone,
 		StateDir:      DefaultState,
 		Sections:      make(map[string]bus.Config),
 		given:         make(map[string]position),
@@ -158,6 +167,7 @@ func (c *Config) complete() {
 	}
 	c.LogFile = cmp.Or(c.LogFile, d.LogFile)
 	c.CBSD = cmp.Or(c.CBSD, d.CBSD)
+	c.Boot = cmp.Or(c.Boot, d.Boot)
 	c.StateDir = cmp.Or(c.StateDir, d.StateDir)
 	c.JournalMode = cmp.Or(c.JournalMode, d.JournalMode)
 	if c.Journal == "" && c.CBSDEnv != "" {

@@ -47,6 +47,8 @@ func (c *Config) Validate() error {
 	v.atLeast("reply_ttl", c.ReplyTTL, minute)
 	v.check("journal_mode", c.JournalMode == "wal" || c.JournalMode == "delete", "neither wal nor delete").
 		hint(`"delete" is for a pool on NFS, "wal" for all others`)
+	v.check("boot", c.Boot == BootNone || c.Boot == BootStart, "neither none nor start").
+		hint(`"start" where no cbsdd starts the guests of this pool after a boot`)
 	v.check("journal_max", c.JournalMax >= 16<<20, "%s is too little", c.JournalMax).hint("at least 16m")
 	v.atLeast("retention", c.Retention, minute)
 	v.check("id_memory", c.IDMemory >= c.Retention, "%s is shorter than the retention of results (%s)", c.IDMemory, c.Retention).

@@ -75,7 +75,7 @@ type Accept struct {
 	// and Boot, Cancelled in its Flags, and its ID where it is a legacy job and
 	// another one has that number. Where Known is set it says nothing.
 	Job     *Job
-	Address Address
+	Address Address // zero: nobody waits for a reply
 	Begin   bool    // insert it as begun: its lane and a worker are free
 	End     *Finish // it ends at once (refused): its Finish; Commit sets its Seq
 

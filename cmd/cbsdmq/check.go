@@ -176,6 +176,7 @@ func (c *checker) checkCBSD(ctx context.Context, cfg *config.Config) {
 	for _, f := range pool.Probe(ctx).Findings {
 		c.say(f.Level, f.About, f.Text, f.Hint)
 	}
+	c.checkBoot(ctx, cfg, pool)
 }
 
 func (c *checker) checkSenders(cfg *config.Config) {
