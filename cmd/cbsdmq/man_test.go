@@ -23,7 +23,7 @@ func pages(t *testing.T) map[string][]byte {
 func TestManPages(t *testing.T) {
 	all := pages(t)
 	for name, want := range map[string]string{
-		"cbsdmq.1":      ".It run POOL COMMAND",
+		"cbsdmq.1":      ".It run ",
 		"cbsdmq-run.1":  "\\-\\-accept\\-timeout time\n",
 		"cbsdmq.json.5": ".It kill_grace : \"30s\"\nHow long a command has between SIGTERM and SIGKILL.\n",
 	} {
