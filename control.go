@@ -21,6 +21,7 @@ const (
 	OpOutput Op = "output" // output of a job from Offset on; with Wait also what is still to come
 	OpCancel Op = "cancel" // end a job, or keep it from beginning
 	OpGuests Op = "guests" // the pool's inventory
+	OpImages Op = "images" // the images of VM profiles, and the room for them
 	OpHeld   Op = "held"   // release or drop the jobs held after the journal went back in time
 
 	OpPause   Op = "pause"   // begin nothing that changes Guest, or the pool where that is ""
@@ -43,7 +44,7 @@ type Request struct {
 	Offset  int64         `json:"offset,omitempty"` // OpOutput: bytes of stdout that the requester has
 	Wait    time.Duration `json:"wait,omitempty"`   // OpOutput: answer when there is more or the job has ended, at the latest after this (nanoseconds)
 	Limit   int           `json:"limit,omitempty"`  // OpJobs, OpActs: at most so many; 0 = 100
-	After   string        `json:"after,omitempty"`  // OpJobs, OpGuests, OpPauses, OpActs: go on after this id, name, guest or seq, where a Response had More
+	After   string        `json:"after,omitempty"`  // OpJobs, OpGuests, OpImages, OpPauses, OpActs: go on after this id, name, guest or seq, where a Response had More
 	State   State         `json:"state,omitempty"`  // OpJobs: only these; OpResolve: Done or Failed
 	Guest   string        `json:"guest,omitempty"`  // OpJobs, OpGuests, OpWhy, OpActs: only this one; OpPause, OpResume
 	Since   time.Time     `json:"since,omitzero"`   // OpJobs, OpActs: not those of before
@@ -69,12 +70,14 @@ type Response struct {
 	Pauses []Pause    `json:"pauses,omitempty"`
 	Acts   []Act      `json:"acts,omitempty"`
 	Waits  []Wait     `json:"waits,omitempty"`  // OpWhy
+	Images []Image    `json:"images,omitempty"`
+	Store  *Store     `json:"store,omitempty"`
 	Data   []byte     `json:"data,omitempty"`   // OpOutput: stdout from Offset on
 	Offset int64      `json:"offset,omitempty"` // OpOutput: where Data begins; beyond the one asked for where output was dropped
 	Work   *Work      `json:"work,omitempty"`   // OpOutput: how far the command is
 	End    bool       `json:"end,omitempty"`    // OpOutput: the job has ended and Data reaches its end
 	Final  *Reply     `json:"final,omitempty"`  // the job's last reply, where it has ended
-	More   bool       `json:"more,omitempty"`   // OpJobs, OpGuests, OpPauses, OpActs: there are more; ask with After
+	More   bool       `json:"more,omitempty"`   // OpJobs, OpGuests, OpImages, OpPauses, OpActs: there are more; ask with After
 }
 
 // A Problem is an Error on the wire.
@@ -227,7 +230,7 @@ func (r *Request) check() error {
 		}
 	}
 	switch r.Op {
-	case OpStatus, OpJobs, OpGuests, OpHeld, OpPauses, OpWhy, OpActs:
+	case OpStatus, OpJobs, OpGuests, OpImages, OpHeld, OpPauses, OpWhy, OpActs:
 	case OpPause, OpResume:
 		if r.By == "" {
 			return refusedf("by", "missing").WithHint("say who asks for it")
@@ -330,6 +333,16 @@ func (r Response) Fit(size int) Response {
 		bare.Waits, bare.More = nil, true
 		n := fitList(r.Waits, size-jsonSize(bare)-len(`,"waits":[]`))
 		r.Waits, r.More = r.Waits[:n], r.More || n < len(r.Waits)
+	}
+	if len(r.Images) > 0 {
+		short := make([]Image, len(r.Images))
+		for i := range r.Images {
+			short[i] = r.Images[i].short()
+		}
+		bare := r
+		bare.Images, bare.More = nil, true
+		n := fitList(short, size-jsonSize(bare)-len(`,"images":[]`))
+		r.Images, r.More = short[:n], r.More || n < len(short)
 	}
 	return r
 }

@@ -178,8 +178,12 @@ func (l *loop) start(js []*job) {
 
 func (s *Server) startOf(j *job) runner.Start {
 	id := j.printedID(s.cfg.Pool)
+	path, args := s.cfg.Command, j.plan.Argv
+	if j.plan.Own {
+		path, args = s.cfg.Self, append([]string{"tool", "--cbsd", s.cfg.Command}, args...)
+	}
 	return runner.Start{
-		Key: j.key, Job: id, Path: s.cfg.Command, Args: j.plan.Argv,
+		Key: j.key, Job: id, Path: path, Args: args,
 		Env: s.cfg.CBSD.Env(id, j.plan), Dir: s.cfg.CBSD.Dir(), OutputMax: s.cfg.OutputMax,
 	}
 }

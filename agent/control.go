@@ -112,6 +112,16 @@ func (s *Server) answer(ctx context.Context, req cbsdmq.Request) (cbsdmq.Respons
 		var err error
 		resp.Guests, err = s.guests(ctx, req)
 		return resp, err
+	case cbsdmq.OpImages:
+		store, images, err := s.cfg.CBSD.Images(ctx)
+		store.Host = s.cfg.Boot
+		resp.Store = &store
+		for _, im := range images {
+			if im.Profile > req.After {
+				resp.Images = append(resp.Images, im)
+			}
+		}
+		return resp, err
 	case cbsdmq.OpOutput:
 		return s.output(ctx, req)
 	case cbsdmq.OpCancel:

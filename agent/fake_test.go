@@ -461,6 +461,10 @@ func (c *fakeCBSD) Lookups(context.Context, cbsd.Plan, cbsdmq.Job, cbsd.Snapshot
 	return "0", "0", ""
 }
 
+func (c *fakeCBSD) Images(context.Context) (cbsdmq.Store, []cbsdmq.Image, error) {
+	return cbsdmq.Store{}, nil, nil
+}
+
 func (c *fakeCBSD) Measure(context.Context, cbsd.Plan, []byte, []byte) cbsd.Moved {
 	return cbsd.Moved{Percent: -1, Bytes: c.bytes.Load(), Of: 1000, What: "growing"}
 }

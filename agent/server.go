@@ -55,6 +55,7 @@ type CBSD interface {
 	Env(job string, plan cbsd.Plan) []string
 	Dir() string
 	Guests(ctx context.Context) ([]cbsdmq.Guest, error)
+	Images(ctx context.Context) (cbsdmq.Store, []cbsdmq.Image, error)
 	Before(ctx context.Context, plan cbsd.Plan) (cbsd.Snapshot, error)
 	After(ctx context.Context, plan cbsd.Plan, before cbsd.Snapshot, exit cbsd.Exit, tail []byte) cbsd.Verdict
 	Lookups(ctx context.Context, plan cbsd.Plan, job cbsdmq.Job, now cbsd.Snapshot) (guid, dskGuid, vnc string)
@@ -70,6 +71,7 @@ type Config struct {
 	Boot      string // boot id of this host
 	Version   string
 	Command   string // path of cbsd
+	Self      string // path of this program, for commands of its own
 	Endpoints []Endpoint
 	Journal   *journal.Journal
 	CBSD      CBSD

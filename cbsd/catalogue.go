@@ -54,6 +54,7 @@ type command struct {
 	open    bool   // takes arguments of any name
 	module  bool   // exists only where a module of CBSD is installed
 	builtin bool   // has no file of its own
+	own     bool   // is carried out by this program, not by cbsd
 	resplit bool   // a wrapper that splits its arguments at white space again
 	drops   bool   // loses its first word where it has no terminal
 	mute    bool   // does not answer --args, --help and --desc
@@ -65,7 +66,7 @@ type command struct {
 // lacks (third-party modules) are looked for on the host.
 var catalogue = sync.OnceValue(func() map[string]*command {
 	m := make(map[string]*command)
-	for _, list := range [][]command{jailCommands(), vmCommands(), nodeCommands(), systemCommands()} {
+	for _, list := range [][]command{jailCommands(), vmCommands(), nodeCommands(), systemCommands(), ownCommands()} {
 		for i := range list {
 			m[list[i].name] = &list[i]
 		}

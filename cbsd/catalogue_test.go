@@ -42,7 +42,7 @@ func TestCatalogue(t *testing.T) {
 			t.Errorf("%s needs no terminal", name)
 		}
 	}
-	n := len(jailCommands()) + len(vmCommands()) + len(nodeCommands()) + len(systemCommands())
+	n := len(jailCommands()) + len(vmCommands()) + len(nodeCommands()) + len(systemCommands()) + len(ownCommands())
 	if n != len(catalogue()) {
 		t.Errorf("%d lines, %d names: a name comes twice", n, len(catalogue()))
 	}

@@ -64,7 +64,7 @@ func (h *host) installed() bool { return h.find("") != "" }
 // has reports whether the command is there: as a file of a module, as a script
 // of CBSD, or, without an installed CBSD, as a command of the catalogue.
 func (h *host) has(name string, cmd *command) bool {
-	if cmd != nil && cmd.builtin || h.find(name) != "" {
+	if cmd != nil && (cmd.builtin || cmd.own) || h.find(name) != "" {
 		return true
 	}
 	return cmd != nil && !cmd.module && !h.installed()

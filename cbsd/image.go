@@ -155,6 +155,12 @@ func (p *Pool) readFiles(ctx context.Context, plan Plan) (map[string]FileState, 
 		return map[string]FileState{file: imageState(file)}, nil
 	case Fetch:
 		return p.readFetches(ctx, plan)
+	case Image:
+		file, _, err := p.copied(ctx, plan)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]FileState{file: fileState(file), partial(file): fileState(partial(file))}, nil
 	}
 	var files map[string]FileState
 	for _, path := range p.traces(plan) {

@@ -50,7 +50,7 @@ func (p *Pool) remains(plan Plan, before, now Snapshot, f finding, code int) Rem
 			return Remains{Kind: Left, What: what, Hint: hint}
 		}
 		fallthrough
-	case late && (code == 0 || !makes && plan.Verb != Disk && plan.Verb != Fetch): // else it did not come to its end
+	case late && (code == 0 || !makes && plan.Verb != Disk && plan.Verb != Fetch && plan.Verb != Image): // else it did not come to its end
 		return Remains{Kind: TooLate, What: "what was asked for is there"}
 	case what != "":
 		return Remains{Kind: Left, What: what, Hint: hint}
@@ -162,6 +162,8 @@ func leftOfFile(plan Plan, now Snapshot, path string, was, is FileState) (text, 
 		return "a part of an image " + path + ", in place of the one that was there", "rm " + path
 	case plan.Verb == Export:
 		return "a part of an image " + path, "rm " + path
+	case plan.Verb == Image:
+		return "a part of a copy " + path, "rm " + path
 	case plan.Verb == Fetch:
 		return "a part of a download " + path, "rm " + path
 	case was.Exists && !removed(plan, now):

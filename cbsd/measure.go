@@ -55,6 +55,13 @@ func (p *Pool) Measure(ctx context.Context, plan Plan, stdout, stderr []byte) Mo
 		if list, dir, err := p.fetches(ctx, plan); err == nil {
 			m.fetching(dir, list)
 		}
+	case Image:
+		if file, source, err := p.copied(ctx, plan); err == nil {
+			m.What, m.Bytes = "copying "+filepath.Base(file), fileState(partial(file)).Size
+			if info, err := os.Stat(source); err == nil && info.Mode().IsRegular() {
+				m.Of = info.Size()
+			}
+		}
 	case Start, Restart:
 		p.measureStart(ctx, plan.Guest, &m)
 	}

@@ -46,6 +46,7 @@ const (
 	Import     Verb = "import"
 	Migrate    Verb = "migrate"
 	Fetch      Verb = "fetch"
+	Image      Verb = "image"
 )
 
 // WholePool is the lane of a command that may touch every guest of the pool.
@@ -62,6 +63,7 @@ type Plan struct {
 	Guest    string   `json:"guest,omitempty"`    // the main guest, "" where the command names none
 	Lanes    []string `json:"lanes,omitempty"`    // every guest named, "!command" for a change without a guest, WholePool for a wildcard; empty for a read without a guest
 	Warnings []string `json:"warnings,omitempty"` // for the reply
+	Own      bool     `json:"own,omitempty"`      // carried out by this program, not by cbsd: see Own
 }
 
 // Arg returns the value that the plan gives to the argument name.
@@ -99,7 +101,7 @@ func (p *Pool) Plan(job cbsdmq.Job) (Plan, error) {
 	}
 	b := planner{pool: p, cmd: cmd, job: job, plan: Plan{
 		Command: job.Command, Argv: []string{job.Command},
-		Class: Change, Family: cmd.family, Verb: cmd.verb,
+		Class: Change, Family: cmd.family, Verb: cmd.verb, Own: cmd.own,
 	}}
 	if words := job.Words(); len(job.Args) == 0 && len(words) == 1 && asks(cmd, words[0]) {
 		b.plan.Argv = append(b.plan.Argv, words[0])
@@ -123,6 +125,11 @@ func (p *Pool) Plan(job cbsdmq.Job) (Plan, error) {
 	plan := b.finish()
 	if err := p.checkZFS(&plan); err != nil {
 		return Plan{}, err
+	}
+	if cmd.own {
+		if err := p.checkOwn(&plan); err != nil {
+			return Plan{}, err
+		}
 	}
 	return plan, nil
 }

@@ -227,6 +227,9 @@ func (p *Pool) judge(ctx context.Context, plan Plan, before, now Snapshot, names
 	if plan.Verb == Fetch {
 		return p.judgeFetch(ctx, plan, before, now)
 	}
+	if plan.Verb == Image {
+		return p.judgeImage(ctx, plan, before, now)
+	}
 	if len(names) == 0 {
 		return finding{none: true}
 	}

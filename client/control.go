@@ -197,6 +197,28 @@ func (c *Client) Search(ctx context.Context, limit int, q Query) ([]cbsdmq.JobIn
 	}
 }
 
+// Images returns the images of the pool's VM profiles, by name, and the room for
+// them.
+func (c *Client) Images(ctx context.Context) (cbsdmq.Store, []cbsdmq.Image, error) {
+	var store cbsdmq.Store
+	var images []cbsdmq.Image
+	for after := ""; ; {
+		resp, err := c.ask(ctx, cbsdmq.Request{Op: cbsdmq.OpImages, After: after})
+		if err != nil {
+			return store, nil, err
+		}
+		if resp.Store == nil {
+			return store, nil, incomplete()
+		}
+		store = *resp.Store
+		images = append(images, resp.Images...)
+		if !resp.More || len(resp.Images) == 0 {
+			return store, images, nil
+		}
+		after = images[len(images)-1].Profile
+	}
+}
+
 // Guests returns the pool's guests by name.
 func (c *Client) Guests(ctx context.Context) ([]cbsdmq.Guest, error) { return c.guests(ctx, "") }
 

@@ -95,6 +95,16 @@ func (s *Size) UnmarshalJSON(b []byte) error {
 			return err
 		}
 	}
+	n, err := ParseSize(text)
+	if err != nil {
+		return err
+	}
+	*s = n
+	return nil
+}
+
+// ParseSize reads a size: a number of bytes, or one with k, m, g or t behind it.
+func ParseSize(text string) (Size, error) {
 	digits, shift := text, 0
 	if text != "" {
 		last := text[len(text)-1] | 0x20 // lower case
@@ -104,10 +114,9 @@ func (s *Size) UnmarshalJSON(b []byte) error {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n > math.MaxInt64>>shift || n < 0 {
-		return errSize
+		return 0, errSize
 	}
-	*s = Size(n << shift)
-	return nil
+	return Size(n << shift), nil
 }
 
 // MarshalJSON writes the form of String.

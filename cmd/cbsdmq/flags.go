@@ -25,3 +25,19 @@ func (t *timeFlag) Set(s string) error {
 
 // Type names the value in usage texts.
 func (*timeFlag) Type() string { return "time" }
+
+// sizeFlag is a number of bytes as it is written in the configuration: "20g".
+type sizeFlag config.Size
+
+// String writes the value as the usage shows it.
+func (s *sizeFlag) String() string { return size(int64(*s)) }
+
+// Set reads the value of the flag.
+func (s *sizeFlag) Set(text string) error {
+	n, err := config.ParseSize(text)
+	*s = sizeFlag(n)
+	return err
+}
+
+// Type names the value in usage texts.
+func (*sizeFlag) Type() string { return "size" }

@@ -14,6 +14,9 @@ func TestMain(m *testing.M) {
 	if cbsdsim.Called(os.Args[0], os.Environ()) {
 		main()
 	}
+	if len(os.Args) > 1 && os.Args[1] == "tool" { // started by a runner, under the path of this binary
+		main()
+	}
 	testscript.Main(m, map[string]func(){
 		"cbsdmq":           main,
 		"cbsd":             main,

@@ -77,11 +77,11 @@ signal n, 1 anything else.`,
 			newHandBackCommand(g),
 		}},
 		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g), newVNCCommand(g),
-			newPauseCommand(g), newResumeCommand(g), newInitCommand(g), newCheckCommand(g), newShutdownCommand(g), newClientConfigCommand(g)}},
+			newPauseCommand(g), newResumeCommand(g), newInitCommand(g), newWarmCommand(g), newCheckCommand(g), newShutdownCommand(g), newClientConfigCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
 			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g), newKeygenCommand(g),
 		}},
-		{"other", "Other:", []*cobra.Command{newDemoCommand(g), newBrokersCommand(g), newManCommand(g), newVersionCommand(g)}},
+		{"other", "Other:", []*cobra.Command{newDemoCommand(g), newBrokersCommand(g), newManCommand(g), newVersionCommand(g), newToolCommand(g)}},
 	}
 	for _, group := range groups {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

@@ -115,6 +115,8 @@ func (s *site) close() {
 //	broker up|down            start or end beanstalkd
 //	slow POOL COMMAND SECONDS let a command of the pool's cbsd take so long
 //	grows POOL COMMAND SECONDS  let the files that it makes take so long to grow
+//	half POOL COMMAND         let it stop half way
+//	zfs POOL                  let the pool be on ZFS
 //	deaf POOL COMMAND SECONDS the same, and it goes on after SIGTERM
 //	status N COMMAND ...      the command must end with exit status N
 //	nobody COMMAND ...        run the command without root's rights; it must end with 0
@@ -146,6 +148,8 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"broker":    {1, s.brokerUpDown},
 		"slow":      {3, s.slow},
 		"grows":     {3, s.grows},
+		"half":      {2, s.half},
+		"zfs":       {1, s.zfs},
 		"deaf":      {3, s.deaf},
 		"status":    {2, s.status},
 		"nobody":    {1, s.nobody},
@@ -341,6 +345,15 @@ func (s *site) grows(_ *testscript.TestScript, args []string) error {
 	}
 	c := cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{args[1]: {Grow: seconds}}}
 	return c.Write(s.path(args[0]))
+}
+
+func (s *site) half(_ *testscript.TestScript, args []string) error {
+	c := cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{args[1]: {Half: true}}}
+	return c.Write(s.path(args[0]))
+}
+
+func (s *site) zfs(_ *testscript.TestScript, args []string) error {
+	return cbsdsim.Config{ZFS: true}.Write(s.path(args[0]))
 }
 
 func (s *site) delay(args []string, trap bool) error {

@@ -329,8 +329,12 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 			Name: s.Name, Bus: b, Tube: s.Tube, Prefix: s.ReplyTubePrefix, Timeout: all.Timeout(s.PublishTimeout),
 		})
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
 	server := agent.New(agent.Config{
-		Pool: c.Pool, Host: host, Boot: boot, Version: version, Command: c.CBSD,
+		Pool: c.Pool, Host: host, Boot: boot, Version: version, Command: c.CBSD, Self: self,
 		Endpoints: ends, Journal: j, CBSD: pool,
 		Dial:      func(ctx context.Context) (agent.Runner, error) { return ensureRunner(ctx, c.RunDir) },
 		RunDir:    c.RunDir,

@@ -25,6 +25,7 @@ type watch struct {
 	id   string // as it is printed
 	have int64  // bytes of output that were printed
 
+	mute     bool   // print no output
 	progress bool   // print how far it is as JSON, and no output
 	meter    *meter // else where it is shown to people; nil: nowhere
 
@@ -127,7 +128,7 @@ func (w *watch) print(r cbsdmq.Reply) error {
 			w.meter.show(r.Work)
 		}
 		return nil
-	case w.progress:
+	case w.progress, w.mute:
 		w.have = r.Offset + int64(len(r.Output()))
 		return nil
 	}

@@ -57,6 +57,10 @@ func (c *plans) Guests(context.Context) ([]cbsdmq.Guest, error) { return nil, ni
 func (c *plans) Before(context.Context, cbsd.Plan) (cbsd.Snapshot, error) {
 	return cbsd.Snapshot{}, nil
 }
+func (c *plans) Images(context.Context) (cbsdmq.Store, []cbsdmq.Image, error) {
+	return cbsdmq.Store{}, nil, nil
+}
+
 func (c *plans) Measure(context.Context, cbsd.Plan, []byte, []byte) cbsd.Moved {
 	return cbsd.Moved{Percent: -1}
 }
