@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -69,7 +70,7 @@ type Response struct {
 	Guests []Guest    `json:"guests,omitempty"`
 	Pauses []Pause    `json:"pauses,omitempty"`
 	Acts   []Act      `json:"acts,omitempty"`
-	Waits  []Wait     `json:"waits,omitempty"`  // OpWhy
+	Waits  []Wait     `json:"waits,omitempty"` // OpWhy
 	Images []Image    `json:"images,omitempty"`
 	Store  *Store     `json:"store,omitempty"`
 	Data   []byte     `json:"data,omitempty"`   // OpOutput: stdout from Offset on
@@ -300,51 +301,34 @@ func (r Response) Fit(size int) Response {
 		f := r.Final.Fit(size - jsonSize(bare) - len(`,"final":`))
 		r.Final = &f
 	}
-	if len(r.Jobs) > 0 {
-		short := make([]JobInfo, len(r.Jobs))
-		for i := range r.Jobs {
-			short[i] = r.Jobs[i].short()
-		}
-		bare := r
-		bare.Jobs, bare.More = nil, true
-		n := fitList(short, size-jsonSize(bare)-len(`,"jobs":[]`))
-		r.Jobs, r.More = short[:n], r.More || n < len(short)
-	}
-	if len(r.Guests) > 0 {
-		bare := r
-		bare.Guests, bare.More = nil, true
-		n := fitList(r.Guests, size-jsonSize(bare)-len(`,"guests":[]`))
-		r.Guests, r.More = r.Guests[:n], r.More || n < len(r.Guests)
-	}
-	if len(r.Pauses) > 0 {
-		bare := r
-		bare.Pauses, bare.More = nil, true
-		n := fitList(r.Pauses, size-jsonSize(bare)-len(`,"pauses":[]`))
-		r.Pauses, r.More = r.Pauses[:n], r.More || n < len(r.Pauses)
-	}
-	if len(r.Acts) > 0 {
-		bare := r
-		bare.Acts, bare.More = nil, true
-		n := fitList(r.Acts, size-jsonSize(bare)-len(`,"acts":[]`))
-		r.Acts, r.More = r.Acts[:n], r.More || n < len(r.Acts)
-	}
-	if len(r.Waits) > 0 {
-		bare := r
-		bare.Waits, bare.More = nil, true
-		n := fitList(r.Waits, size-jsonSize(bare)-len(`,"waits":[]`))
-		r.Waits, r.More = r.Waits[:n], r.More || n < len(r.Waits)
-	}
-	if len(r.Images) > 0 {
-		short := make([]Image, len(r.Images))
-		for i := range r.Images {
-			short[i] = r.Images[i].short()
-		}
-		bare := r
-		bare.Images, bare.More = nil, true
-		n := fitList(short, size-jsonSize(bare)-len(`,"images":[]`))
-		r.Images, r.More = short[:n], r.More || n < len(short)
-	}
+	r.Jobs, r.Images = short(r.Jobs), short(r.Images)
+	cutList(&r, &r.Jobs, "jobs", size)
+	cutList(&r, &r.Guests, "guests", size)
+	cutList(&r, &r.Pauses, "pauses", size)
+	cutList(&r, &r.Acts, "acts", size)
+	cutList(&r, &r.Waits, "waits", size)
+	cutList(&r, &r.Images, "images", size)
 	return r
+}
+
+func short[T interface{ short() T }](list []T) []T {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i] = list[i].short()
+	}
+	return list
+}
+
+// cutList keeps of a list of r, which is called name in its JSON, as many elements as
+// there is room for.
+func cutList[T any](r *Response, list *[]T, name string, size int) {
+	all, more := *list, r.More
+	if len(all) == 0 {
+		return
+	}
+	*list, r.More = nil, true
+	n := fitList(all, size-jsonSize(*r)-len(`,"":[]`)-len(name))
+	*list, r.More = all[:n], more || n < len(all)
 }
 
 // fitList is how many of the list's first elements take at most room bytes.
