@@ -38,6 +38,7 @@ type Meta struct {
 	Sender  string    `json:"sender,omitempty"`   // who asks
 	Stream  bool      `json:"stream,omitempty"`   // send output as it comes
 	InOrder bool      `json:"in_order,omitempty"` // a read that takes its place in the guest's lane
+	Force   bool      `json:"force,omitempty"`    // even if it cuts the pool off from its broker
 	Words   []string  `json:"words,omitempty"`    // positional arguments, after the key=value ones
 	Expires time.Time `json:"expires,omitzero"`   // not begun by then: refused
 	Signer  string    `json:"signer,omitempty"`   // whose key signed it; Sender is a text that nobody has checked

@@ -214,6 +214,9 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 	if err == nil {
 		err = s.checkName(ctx, plan)
 	}
+	if err == nil && (job.Meta == nil || !job.Meta.Force) {
+		err = s.checkCarrier(ctx, plan)
+	}
 	if err != nil {
 		row.Key = "" // the same work may be submitted again once it is right
 		a.accept.End = refusal(err)

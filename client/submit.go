@@ -17,6 +17,7 @@ type Job struct {
 	Words   []string // positional arguments, after Args
 	Stream  bool     // send output as it comes; Run sets it
 	InOrder bool     // a command that only reads takes its place among those that change its guest
+	Force   bool     // even if it cuts the pool off from its broker
 	Key     string   // the sender's own name for the work: submitted twice, it is one job
 	Expires time.Time
 	// ID is for submitting a job again where it is not known whether the agent
@@ -85,7 +86,7 @@ func (job Job) body(pool, sender string, address uint64, sign *cbsdmq.Signer) ([
 		Command: job.Command, Args: job.Args, JobID: address,
 		Meta: &cbsdmq.Meta{
 			V: cbsdmq.MetaVersion, ID: job.ID, Pool: pool, Key: job.Key, Sender: sender,
-			Stream: job.Stream, InOrder: job.InOrder, Words: job.Words, Expires: job.Expires,
+			Stream: job.Stream, InOrder: job.InOrder, Force: job.Force, Words: job.Words, Expires: job.Expires,
 		},
 	}
 	if sign != nil {

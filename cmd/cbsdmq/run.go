@@ -15,6 +15,7 @@ type jobFlags struct {
 	target
 	key     string
 	inOrder bool
+	force   bool
 	expires timeFlag
 }
 
@@ -24,6 +25,7 @@ func (o *jobFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&o.sender, "sender", who(), "who asks; jobs lists it")
 	f.StringVar(&o.key, "key", "", "your own `name` for the work: submitted twice, it runs once")
 	f.BoolVar(&o.inOrder, "in-order", false, "have a command that only reads wait for those before it on its guest")
+	f.BoolVar(&o.force, "force", false, "stop, remove or rename the guest that carries the pool's own broker all the same")
 	f.Var(&o.expires, "expires", "refuse the job if it has not begun after this time; 0 never does")
 }
 
@@ -32,7 +34,7 @@ func (o *jobFlags) job(args []string) (client.Job, error) {
 	if len(args) == 0 || args[0] == "" {
 		return client.Job{}, usage("COMMAND is missing")
 	}
-	job := client.Job{Command: args[0], Key: o.key, InOrder: o.inOrder}
+	job := client.Job{Command: args[0], Key: o.key, InOrder: o.inOrder, Force: o.force}
 	if o.expires > 0 {
 		job.Expires = time.Now().Add(time.Duration(o.expires)).UTC().Truncate(time.Second)
 	}

@@ -73,6 +73,8 @@ func (s *site) setup(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("SAMPLES", samples)
+	env.Setenv("DIST", filepath.Dir(samples))
+	env.Setenv("PATH0", env.Getenv("PATH"))
 	env.Setenv("LOGS", s.logs)
 	if s.cbsd, err = exec.LookPath("cbsd"); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/agent"
 	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/config"
@@ -81,6 +82,16 @@ func (g *globals) stopGuests(ctx context.Context, pool config.Found) error {
 	}
 	defer s.Close()
 	slices.Reverse(guests)
+	all, err := env.Guests(ctx)
+	if err != nil {
+		return err
+	}
+	for _, one := range all {
+		if agent.Carries(one, s.bus.Addr()) {
+			warn(g.stderr, "%s carries the broker: it is left to the host", one.Name)
+			guests = slices.DeleteFunc(guests, func(b cbsd.BootGuest) bool { return b.Name == one.Name })
+		}
+	}
 	var failed error
 	for len(guests) > 0 && ctx.Err() == nil {
 		n := 1

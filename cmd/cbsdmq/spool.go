@@ -62,7 +62,7 @@ func (g *globals) submitOrKeep(ctx context.Context, o *jobFlags, job client.Job,
 	}
 	e := spool.Entry{
 		ID: job.ID, Pool: pool.Name, Command: job.Command, Words: job.Words, Key: job.Key,
-		InOrder: job.InOrder, Expires: job.Expires, Sender: o.sender, Kept: time.Now().UTC().Truncate(time.Millisecond),
+		InOrder: job.InOrder, Force: job.Force, Expires: job.Expires, Sender: o.sender, Kept: time.Now().UTC().Truncate(time.Millisecond),
 	}
 	for _, a := range job.Args {
 		e.Args = append(e.Args, spool.Arg(a))
@@ -157,7 +157,7 @@ func (g *globals) sendEntry(ctx context.Context, pool config.Found, e spool.Entr
 }
 
 func jobOfEntry(e spool.Entry) client.Job {
-	job := client.Job{ID: e.ID, Command: e.Command, Words: e.Words, Key: e.Key, InOrder: e.InOrder, Expires: e.Expires}
+	job := client.Job{ID: e.ID, Command: e.Command, Words: e.Words, Key: e.Key, InOrder: e.InOrder, Force: e.Force, Expires: e.Expires}
 	for _, a := range e.Args {
 		job.Args = append(job.Args, cbsdmq.Arg(a))
 	}

@@ -45,6 +45,7 @@ type Entry struct {
 	Words   []string  `json:"words,omitempty"`
 	Key     string    `json:"key,omitempty"`
 	InOrder bool      `json:"in_order,omitempty"`
+	Force   bool      `json:"force,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
 	Sender  string    `json:"sender,omitempty"`
 	Kept    time.Time `json:"kept"` // when it was put here
