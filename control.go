@@ -301,7 +301,7 @@ func (r Response) Fit(size int) Response {
 		f := r.Final.Fit(size - jsonSize(bare) - len(`,"final":`))
 		r.Final = &f
 	}
-	r.Jobs, r.Images = short(r.Jobs), short(r.Images)
+	r.Jobs, r.Images = each(r.Jobs, JobInfo.short), each(r.Images, Image.short)
 	cutList(&r, &r.Jobs, "jobs", size)
 	cutList(&r, &r.Guests, "guests", size)
 	cutList(&r, &r.Pauses, "pauses", size)
@@ -311,10 +311,11 @@ func (r Response) Fit(size int) Response {
 	return r
 }
 
-func short[T interface{ short() T }](list []T) []T {
+// each returns what f makes of the elements of a list.
+func each[T any](list []T, f func(T) T) []T {
 	list = slices.Clone(list)
 	for i := range list {
-		list[i] = list[i].short()
+		list[i] = f(list[i])
 	}
 	return list
 }

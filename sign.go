@@ -125,7 +125,7 @@ func attributes(path string, v any, except ...string) ([]attribute, error) {
 // signedValue is the text of a field's value, "" where it is empty: zero, false,
 // no text, no time, no list.
 func signedValue(field string, v reflect.Value) (string, error) {
-	if t, ok := v.Interface().(time.Time); ok {
+	if t, ok := reflect.TypeAssert[time.Time](v); ok {
 		switch {
 		case t.IsZero():
 			return "", nil
@@ -147,7 +147,7 @@ func signedValue(field string, v reflect.Value) (string, error) {
 	case reflect.Uint64:
 		return strconv.FormatUint(v.Uint(), 10), nil
 	}
-	if list, ok := v.Interface().([]string); ok {
+	if list, ok := reflect.TypeAssert[[]string](v); ok {
 		if len(list) == 0 {
 			return "", nil
 		}

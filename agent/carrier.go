@@ -24,7 +24,7 @@ func (s *Server) checkCarrier(ctx context.Context, plan cbsd.Plan) error {
 	}
 	guests, err := s.cfg.CBSD.Guests(ctx)
 	if err != nil {
-		return nil // what is wrong with the inventory, the command will tell
+		return nil //nolint:nilerr // what is wrong with the inventory, the command will tell
 	}
 	for _, g := range guests {
 		if !slices.Contains(plan.Lanes, g.Name) && !slices.Contains(plan.Lanes, cbsd.WholePool) {

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -123,7 +124,9 @@ func TestScrubBesideReader(t *testing.T) {
 	if !j.unscrubbed {
 		t.Error("scrubbed under a reader")
 	}
-	rows.Close()
+	if err := errors.Join(rows.Close(), rows.Err()); err != nil {
+		t.Fatal(err)
+	}
 	if err := j.Scrub(); err != nil || j.unscrubbed {
 		t.Fatalf("not scrubbed: %v", err)
 	}
