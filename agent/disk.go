@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +15,9 @@ const (
 	zfsWait   = 2 * time.Second
 )
 
-// A disk knows how full the file system of a directory is.
+// A disk knows how full the file system of a directory is. It is for one
+// goroutine at a time.
 type disk struct {
-	mu         sync.Mutex
 	at         time.Time
 	used, size int64
 }
@@ -26,8 +25,6 @@ type disk struct {
 // of returns how many bytes are used, and those with what is free; zeros where
 // that cannot be found out. It is asked once a minute.
 func (d *disk) of(ctx context.Context, dir string) (used, size int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if time.Since(d.at) < diskCache {
 		return d.used, d.size
 	}

@@ -367,6 +367,7 @@ type fakeCBSD struct {
 	mu      sync.Mutex
 	foreign map[string]bool // guests that somebody else works on
 	panics  bool
+	stuck   chan struct{} // closed when guests can be read again
 	gate    chan struct{} // nil: guests are looked at in no time
 	looks   chan struct{} // an element for each that is looked at
 }
@@ -424,7 +425,13 @@ func (c *fakeCBSD) Plan(job cbsdmq.Job) (cbsd.Plan, error) {
 func (c *fakeCBSD) Env(string, cbsd.Plan) []string { return nil }
 func (c *fakeCBSD) Dir() string                    { return "/" }
 
-func (c *fakeCBSD) Guests(context.Context) ([]cbsdmq.Guest, error) {
+func (c *fakeCBSD) Guests(ctx context.Context) ([]cbsdmq.Guest, error) {
+	c.mu.Lock()
+	stuck := c.stuck
+	c.mu.Unlock()
+	if stuck != nil {
+		<-stuck // as a disk that does not answer, whatever becomes of ctx
+	}
 	return []cbsdmq.Guest{{Name: "jail1", Emulator: "jail", Status: "On"}}, nil
 }
 

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
@@ -47,6 +49,73 @@ func (s *Server) guests(ctx context.Context, req cbsdmq.Request) ([]cbsdmq.Guest
 	return out, nil
 }
 
+// surveyWait is how long an answer waits for what has to be read. The pool's disk
+// may be the trouble that is asked about: a read of it may not end.
+const surveyWait = 700 * time.Millisecond
+
+// A survey is what is read of the pool for people.
+type survey struct {
+	oldest     time.Time
+	guests, on int
+	used, size int64
+}
+
+// A surveyor makes surveys, one at a time.
+type surveyor struct {
+	mu   sync.Mutex
+	done chan struct{} // closed when the one that is being made is; nil: none is
+	last survey
+}
+
+// get returns what look finds, or nothing where that takes too long.
+func (v *surveyor) get(ctx context.Context, look func() survey) survey {
+	v.mu.Lock()
+	done := v.done
+	if done == nil {
+		done = make(chan struct{})
+		v.done = done
+		go func() {
+			found := look()
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.last, v.done = found, nil
+			close(done)
+		}()
+	}
+	v.mu.Unlock()
+	late := time.NewTimer(surveyWait)
+	defer late.Stop()
+	select {
+	case <-done:
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.last
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	return survey{}
+}
+
+// look makes a survey. What cannot be read is left out.
+func (s *Server) look() (v survey) {
+	ctx := s.life
+	if oldest, err := s.cfg.Journal.Reader().Oldest(ctx); err == nil {
+		v.oldest = oldest
+	}
+	if guests, err := s.cfg.CBSD.Guests(ctx); err == nil {
+		v.guests = len(guests)
+		for _, g := range guests {
+			if g.Status == "On" {
+				v.on++
+			}
+		}
+	}
+	if s.cfg.Workdir != "" {
+		v.used, v.size = s.disk.of(ctx, s.cfg.Workdir)
+	}
+	return v
+}
+
 // fullInfo is Info with what has to be read. What cannot be is left out.
 func (s *Server) fullInfo(ctx context.Context) cbsdmq.AgentInfo {
 	in := s.Info()
@@ -57,22 +126,8 @@ func (s *Server) fullInfo(ctx context.Context) cbsdmq.AgentInfo {
 		in.Paused = &all
 		in.PausedGuests--
 	}
-	if in.Queued > 0 {
-		if oldest, err := s.cfg.Journal.Reader().Oldest(ctx); err == nil {
-			in.Oldest = oldest
-		}
-	}
-	if guests, err := s.cfg.CBSD.Guests(ctx); err == nil {
-		in.Guests = len(guests)
-		for _, g := range guests {
-			if g.Status == "On" {
-				in.GuestsOn++
-			}
-		}
-	}
-	if s.cfg.Workdir != "" {
-		in.DiskUsed, in.DiskSize = s.disk.of(ctx, s.cfg.Workdir)
-	}
+	v := s.survey.get(ctx, s.look)
+	in.Oldest, in.Guests, in.GuestsOn, in.DiskUsed, in.DiskSize = v.oldest, v.guests, v.on, v.used, v.size
 	if s.cfg.CBSDVersion != nil {
 		in.CBSD = s.cfg.CBSDVersion()
 	}

@@ -124,6 +124,27 @@ func TestPausePool(t *testing.T) {
 	b.want(free, cbsdmq.Done, 0)
 }
 
+// An agent whose disk does not answer says how it is all the same.
+func TestStatusOfStuckPool(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	if in := s.fullInfo(t.Context()); in.Guests != 1 || in.GuestsOn != 1 {
+		t.Errorf("%+v", in)
+	}
+	stuck := make(chan struct{})
+	b.cbsd.mu.Lock()
+	b.cbsd.stuck = stuck
+	b.cbsd.mu.Unlock()
+	for range 2 {
+		begun := time.Now()
+		if in := s.fullInfo(t.Context()); in.Guests != 0 || in.Pool != "pool1" || time.Since(begun) > 10*surveyWait {
+			t.Errorf("after %s: %+v", time.Since(begun), in)
+		}
+	}
+	close(stuck)
+	eventually(t, "guests are counted again", func() bool { return s.fullInfo(t.Context()).Guests == 1 })
+}
+
 // What is being looked at when its guest is paused is not begun either.
 func TestPauseWhileLooking(t *testing.T) {
 	b := newBench(t)

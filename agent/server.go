@@ -144,6 +144,7 @@ type Server struct {
 
 	pauses atomic.Pointer[pauses] // set by the loop
 	disk   disk
+	survey surveyor
 
 	seen     seen            // signed requests
 	suspects map[string]bool // printed ids: see countCrashes; not written once it serves
