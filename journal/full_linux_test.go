@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -294,6 +295,55 @@ func TestReadOnly(t *testing.T) {
 		}
 		refused(t, o, o.Path)
 	})
+}
+
+// A journal of an older schema on a disk without room for the change stays what
+// it is, and nothing is left of the copy.
+func TestMigrateOnFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	o := formerJournal(t, dir, 60) // 1.2 MB of output
+	_, before := rowsOf(t, o.Path)
+	small := smallDisk(t, "4m")
+	b, err := os.ReadFile(o.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Path = filepath.Join(small, "var", "journal.sqlite")
+	if err := os.Mkdir(filepath.Dir(o.Path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(o.Path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, room := range []int64{0, 400_000, 1_500_000} { // for nothing; for a part of the copy; for the copy
+		filler := fillDisk(t, small)
+		if err := os.Truncate(filler, fileSize(filler)-room); err != nil {
+			t.Fatal(err)
+		}
+		j, err := Open(t.Context(), o)
+		if err == nil {
+			j.Close()
+			t.Fatalf("with room for %d bytes it was migrated", room)
+		}
+		t.Log(err)
+		wantHint(t, err, cbsdmq.CodeUnavailable, "make room")
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		left, _ := filepath.Glob(o.Path + ".v*")
+		if len(left) > 0 {
+			t.Errorf("with room for %d bytes it left %v", room, left)
+		}
+		if version, rows := rowsOf(t, o.Path); version != 1 || !slices.Equal(rows, before) {
+			t.Errorf("with room for %d bytes it has version %d, %d rows of %d", room, version, len(rows), len(before))
+		}
+	}
+	o.Path = filepath.Join(dir, "pool", "journal.sqlite") // there is room here
+	j, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
 }
 
 // A journal that has filled its own disk goes on once results are dropped: its

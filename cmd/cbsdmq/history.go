@@ -87,7 +87,7 @@ away.`,
 		},
 	}
 	t.flags(cmd)
-	cmd.Flags().Var(&since, "since", "how far back, such as 2d; 0 = all that is kept")
+	cmd.Flags().Var(&since, "since", "how far back, such as 2d, by when jobs were accepted; 0 = all that is kept")
 	cmd.Flags().IntVarP(&limit, "limit", "n", 200, "at most so many, the newest")
 	return cmd
 }
