@@ -100,6 +100,7 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
 	case expired && j.arrival == nil:
 		l.expire(j)
 		return
+	case l.isPaused(j): // made ready when that ends
 	case busy != nil:
 		if j.busySince.IsZero() {
 			j.busySince = now

@@ -189,6 +189,9 @@ func (l *loop) setPauses(change func(pauses)) {
 	}
 	var free []*job
 	for _, j := range l.jobs {
+		if l.isPaused(j) {
+			j.busySince = time.Time{} // a person at work there is no reason to refuse it later
+		}
 		if j.phase == queued && j.waits == 0 && j.again.IsZero() && !j.ready {
 			free = append(free, j)
 		}

@@ -227,6 +227,17 @@ func TestWhyForeign(t *testing.T) {
 	if g := b.ask(s, cbsdmq.Request{Op: cbsdmq.OpGuests}).Guests; len(g) != 1 || g[0].Busy != "cbsd bstart jail1" || g[0].Job != "" || g[0].Queued != 1 {
 		t.Errorf("guests: %+v", g)
 	}
+	waited := func() (since time.Time) {
+		seen := make(chan time.Time)
+		s.post(t.Context(), func(l *loop) { seen <- l.byID[id].busySince })
+		return <-seen
+	}
+	eventually(t, "the foreign command was seen", func() bool { return !waited().IsZero() })
+	b.ask(s, cbsdmq.Request{Op: cbsdmq.OpPause, Guest: "jail1"})
+	if !waited().IsZero() {
+		t.Error("foreign_wait goes on while a person works on the paused guest")
+	}
+	b.ask(s, cbsdmq.Request{Op: cbsdmq.OpResume, Guest: "jail1"})
 	b.cbsd.setForeign("jail1", false)
 	b.want(id, cbsdmq.Done, 0)
 	long := b.submit("jstart", "jname=jail1")

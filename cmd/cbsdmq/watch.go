@@ -70,6 +70,10 @@ func (w *watch) run(ctx context.Context, print bool) (cbsdmq.Reply, error) {
 		r, err := w.s.Follow(ctx, w.id, w.have, f)
 		end <- ended{r, err}
 	}()
+	waiting := make(chan []string)
+	if !w.g.json() {
+		go w.s.waits(ctx, w.id, waiting)
+	}
 	var detach <-chan time.Time
 	cancelled := make(chan error, 1)
 	interrupts, left := 0, false
@@ -100,6 +104,13 @@ func (w *watch) run(ctx context.Context, print bool) (cbsdmq.Reply, error) {
 				warn(w.g.stderr, "cancelling %s", w.id)
 				go func() { cancelled <- w.s.Cancel(ctx, w.id) }()
 			}
+		case causes := <-waiting:
+			w.quiet.Lock()
+			w.clear()
+			for _, cause := range causes {
+				warn(w.g.stderr, "the job waits: %s", cause)
+			}
+			w.quiet.Unlock()
 		case <-detach:
 			left = true
 			leave()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -187,6 +188,50 @@ func (g *globals) localWaits(ctx context.Context, pool config.Found, guest, id, 
 		id = id[i+1:]
 	}
 	return agent.WaitsWithoutAgent(ctx, pool.Name, journal.NewReader(db, pool.Config.Journal), guest, id, cause)
+}
+
+// When a person who waits for a job is told what it waits for itself.
+const (
+	firstWhy = 2 * time.Second
+	nextWhy  = 15 * time.Second
+)
+
+// waits tells what a job waits for, again when that changes, until it has begun.
+func (s *session) waits(ctx context.Context, id string, tell chan<- []string) {
+	said := ""
+	for every := firstWhy; ; every = nextWhy {
+		select {
+		case <-time.After(every):
+		case <-ctx.Done():
+			return
+		}
+		found, err := s.Why(ctx, "", id)
+		if cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound {
+			continue // it is on its way to the agent
+		}
+		if err != nil || len(found.Waits) == 0 || found.Waits[0].State == cbsdmq.Running {
+			return // Follow says what is wrong; an older agent does not know the question
+		}
+		var causes []string
+		for _, c := range found.Waits[0].Causes {
+			text := c.Text
+			if !c.Since.IsZero() {
+				text += ", since " + moment(c.Since)
+			}
+			if c.Job != "" {
+				text += ": " + c.Job
+			}
+			causes = append(causes, text)
+		}
+		if now := strings.Join(causes, "\n"); now != said {
+			said = now
+			select {
+			case tell <- causes:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
 }
 
 // keptFor says what this user's spool holds of a subject: no agent knows of it.
