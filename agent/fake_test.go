@@ -469,7 +469,7 @@ func (c *fakeCBSD) Lookups(context.Context, cbsd.Plan, cbsdmq.Job, cbsd.Snapshot
 }
 
 func (c *fakeCBSD) Images(context.Context) (cbsdmq.Store, []cbsdmq.Image, error) {
-	return cbsdmq.Store{}, nil, nil
+	return cbsdmq.Store{}, []cbsdmq.Image{{Profile: "cloud-x", Used: true}}, nil
 }
 
 func (c *fakeCBSD) Measure(context.Context, cbsd.Plan, []byte, []byte) cbsd.Moved {

@@ -358,6 +358,11 @@ func TestSignedRequests(t *testing.T) {
 			t.Errorf("%s sees %+v", key, resp)
 		}
 	}
+	for key, used := range map[string]bool{"ops": true, "shop": false} { // of whose guests is not for everybody
+		if resp := b.askSigned(keys[key], nil, cbsdmq.Request{Op: cbsdmq.OpImages}); resp == nil || len(resp.Images) != 1 || resp.Images[0].Used != used {
+			t.Errorf("%s sees %+v", key, resp)
+		}
+	}
 	if resp := b.askSigned(keys["ops"], nil, cbsdmq.Request{Op: cbsdmq.OpActs}); resp == nil || len(resp.Acts) == 0 || !slices.ContainsFunc(resp.Acts, func(a cbsdmq.Act) bool { return a.By == "desk: eve" }) {
 		t.Errorf("who paused it: %+v", resp)
 	}
@@ -416,7 +421,7 @@ func TestRightsOfEveryRequest(t *testing.T) {
 		t.Errorf("%d requests found", n)
 	}
 	for field := range reflect.TypeFor[cbsdmq.Response]().Fields() {
-		if field.Type.Kind() == reflect.Slice && !slices.Contains([]string{"Jobs", "Guests", "Pauses", "Acts", "Waits", "Data"}, field.Name) {
+		if field.Type.Kind() == reflect.Slice && !slices.Contains([]string{"Jobs", "Guests", "Pauses", "Acts", "Waits", "Images", "Data"}, field.Name) {
 			t.Errorf("does onlyIts know Response.%s?", field.Name)
 		}
 	}

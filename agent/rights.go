@@ -39,6 +39,7 @@ var rights = map[cbsdmq.Op]struct {
 	cbsdmq.OpWhy:     {ofLists, false, ""},
 	cbsdmq.OpJobs:    {ofLists, false, ""},
 	cbsdmq.OpGuests:  {ofLists, false, ""},
+	cbsdmq.OpImages:  {ofLists, false, ""}, // profiles and files of the pool; whose guests were made of them is hidden
 	cbsdmq.OpPauses:  {ofLists, false, ""},
 	cbsdmq.OpActs:    {ofLists, false, ""},
 	cbsdmq.OpHeld:    {wholePool, true, ""},
@@ -139,6 +140,9 @@ func onlyIts(key *senders.Key, r *cbsdmq.Response) {
 	r.Guests = slices.DeleteFunc(r.Guests, func(g cbsdmq.Guest) bool { return other(g.Name) })
 	r.Pauses = slices.DeleteFunc(r.Pauses, func(p cbsdmq.Pause) bool { return p.Guest != "" && other(p.Guest) })
 	r.Acts = slices.DeleteFunc(r.Acts, func(a cbsdmq.Act) bool { return other(a.Guest) })
+	for i := range r.Images {
+		r.Images[i].Used = r.Images[i].Used && key.AllGuests()
+	}
 	r.Waits = slices.DeleteFunc(r.Waits, func(w cbsdmq.Wait) bool { return other(w.Guest) || !key.MayCommand(w.Command) })
 }
 
