@@ -39,7 +39,9 @@ func (p *Pool) remains(plan Plan, before, now Snapshot, f finding, code int) Rem
 		return Remains{Kind: Clean, What: "it only reads"}
 	case !checked(plan), before.Guests == nil && before.Files == nil:
 		return Remains{What: "CBSD's state does not show it"}
-	case plan.Verb == Migrate && !f.met, plan.Verb == Rename && !f.met && !now.Guests[old].Exists:
+	case plan.Verb == Transfer && !f.met && now.Guests[plan.Guest].Exists && f.hint == "":
+		return Remains{Kind: Clean, What: plan.Guest + " is here, as it was"}
+	case (plan.Verb == Migrate || plan.Verb == Transfer) && !f.met, plan.Verb == Rename && !f.met && !now.Guests[old].Exists:
 		return Remains{Kind: Left, What: f.why, Hint: f.hint}
 	}
 	what, hint := left(plan, before, now, makes)

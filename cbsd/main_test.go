@@ -20,6 +20,13 @@ func TestMain(m *testing.M) {
 	if cbsdsim.Called(os.Args[0], os.Environ()) {
 		os.Exit(cbsdsim.Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 	}
+	if len(os.Args) > 2 && os.Args[1] == "own" { // to be killed
+		if err := Own(context.Background(), os.Args[2], os.Args[3], os.Args[4:], os.Stdout); err != nil {
+			os.Stdout.WriteString(err.Error())
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -62,6 +62,15 @@ func (p *Pool) Measure(ctx context.Context, plan Plan, stdout, stderr []byte) Mo
 				m.Of = info.Size()
 			}
 		}
+	case Transfer:
+		to, _ := plan.Arg("to")
+		part := filepath.Join("jails-data", plan.Guest+"-data")
+		m.What = "copying " + plan.Guest
+		m.Bytes = sizes(filepath.Join(to, "jails-data", ".cbsdmq-"+plan.Guest, part))
+		m.Of = sizes(p.path(part))
+		if done := sizes(filepath.Join(to, part)); done > 0 && m.Bytes == 0 {
+			m.What, m.Bytes = "comparing "+plan.Guest, done
+		}
 	case Start, Restart:
 		p.measureStart(ctx, plan.Guest, &m)
 	}

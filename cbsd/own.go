@@ -17,22 +17,26 @@ import (
 // Commands of cbsdmq's own: what CBSD cannot do, as a job like any other. The
 // runner starts this program for them, with the same environment.
 const (
-	CopyImage = "cbsdmq-image" // copy the image of a profile from another environment of this host
+	CopyImage = "cbsdmq-image"    // copy the image of a profile from another environment of this host
+	MoveGuest = "cbsdmq-transfer" // move a guest to another environment of this host
+	HoldGuest = "cbsdmq-hold"     // keep the name of a guest free while it is moved here
 )
 
 func ownCommands() []command {
 	return []command{
 		{name: CopyImage, own: true, mute: true, verb: Image, args: "from name"},
+		{name: MoveGuest, own: true, mute: true, verb: Transfer, guests: "jname", args: "jname to"},
+		{name: HoldGuest, own: true, mute: true, guests: "jname", args: "from jname"},
 	}
 }
 
 // asked is the subcommand that sends a job of our own.
-var asked = map[string]string{CopyImage: "warm"}
+var asked = map[string]string{CopyImage: "warm", MoveGuest: "transfer", HoldGuest: "transfer"}
 
 // checkOwn refuses a command of our own that lacks an argument, or names an
 // environment that is none.
 func (p *Pool) checkOwn(plan *Plan) error {
-	need := map[string][]string{CopyImage: {"from", "name"}}[plan.Command]
+	need := map[string][]string{CopyImage: {"from", "name"}, MoveGuest: {"jname", "to"}, HoldGuest: {"from", "jname"}}[plan.Command]
 	for _, name := range need {
 		v, _ := plan.Arg(name)
 		if v == "" {
@@ -69,6 +73,12 @@ func Own(ctx context.Context, workdir, cbsd string, args []string, out io.Writer
 	switch args[0] {
 	case CopyImage:
 		return p.copyImage(ctx, a["from"], a["name"], out)
+	case MoveGuest:
+		t := newTransfer(a["jname"], workdir, a["to"], cbsd, out)
+		defer t.close()
+		return t.run(ctx)
+	case HoldGuest:
+		return p.hold(ctx, a["jname"], a["from"], out)
 	}
 	return fmt.Errorf("there is no command %s", args[0])
 }

@@ -47,6 +47,7 @@ const (
 	Migrate    Verb = "migrate"
 	Fetch      Verb = "fetch"
 	Image      Verb = "image"
+	Transfer   Verb = "transfer"
 )
 
 // WholePool is the lane of a command that may touch every guest of the pool.

@@ -84,7 +84,7 @@ func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit,
 		slices.Sort(names)
 	}
 	now, err := p.snapshot(ctx, plan, names)
-	if err == nil && plan.Verb == Migrate {
+	if err == nil && (plan.Verb == Migrate || plan.Verb == Transfer) {
 		p.readRemote(ctx, plan, &now)
 	}
 	if err != nil {
@@ -205,7 +205,11 @@ func (p *Pool) snapshot(ctx context.Context, plan Plan, names []string) (Snapsho
 
 // readRemote reads the other node of a migration.
 func (p *Pool) readRemote(ctx context.Context, plan Plan, s *Snapshot) {
-	there, err := p.remote(ctx, plan)
+	read := p.remote
+	if plan.Verb == Transfer {
+		read = p.readTransferred
+	}
+	there, err := read(ctx, plan)
 	if err != nil {
 		s.RemoteError = err.Error()
 		return
@@ -240,6 +244,8 @@ func (p *Pool) judge(ctx context.Context, plan Plan, before, now Snapshot, names
 		return p.judgeExport(plan, before, now)
 	case Migrate:
 		return judgeMigrate(plan, before, now)
+	case Transfer:
+		return judgeTransfer(plan, before, now)
 	}
 	all := finding{none: true, met: true, had: true}
 	for _, name := range names {

@@ -77,7 +77,7 @@ signal n, 1 anything else.`,
 			newHandBackCommand(g),
 		}},
 		{"pools", "Pools:", []*cobra.Command{newPoolsCommand(g), newGuestsCommand(g), newFindCommand(g), newVNCCommand(g),
-			newPauseCommand(g), newResumeCommand(g), newInitCommand(g), newWarmCommand(g), newCheckCommand(g), newShutdownCommand(g), newClientConfigCommand(g)}},
+			newPauseCommand(g), newResumeCommand(g), newInitCommand(g), newWarmCommand(g), newTransferCommand(g), newCheckCommand(g), newShutdownCommand(g), newClientConfigCommand(g)}},
 		{"serve", "Serving:", []*cobra.Command{
 			newAgentCommand(g), newRunnerCommand(g), newBrokerCommand(g), newCurveKeyCommand(g), newKeygenCommand(g),
 		}},

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -26,7 +28,12 @@ func newToolCommand(g *globals) *cobra.Command {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			if err := cbsd.Own(ctx, os.Getenv("workdir"), command, args, g.stdout); err != nil {
-				printError(g.stdout, err)
+				// The last line is the reason in the job's reply.
+				line := strings.ReplaceAll(err.Error(), "\n", "; ")
+				if hint := cbsdmq.HintOf(err); hint != "" {
+					line += ": " + hint
+				}
+				fmt.Fprintln(g.stdout, line)
 				return exit(cbsdmq.ExitFailure)
 			}
 			return nil

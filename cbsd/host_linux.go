@@ -8,6 +8,11 @@ import (
 
 const zfsCommand = "zfs"
 
+var (
+	tarCreate  = []string{"-cf", "-", "-S", "--xattrs", "--acls"}
+	tarExtract = []string{"-xpf", "-", "-S", "--numeric-owner", "--xattrs", "--acls"}
+)
+
 // zfsMagic is the type of a ZFS file system in statfs(2).
 const zfsMagic = 0x2fc12fc1
 
@@ -19,3 +24,7 @@ func onZFS(dir string) bool {
 	}
 	return uint32(s.Type) == zfsMagic
 }
+
+// unprotect takes flags from files that keep them from being removed; there are
+// none that a copy would bring along.
+func unprotect(string) {}
