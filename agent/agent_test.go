@@ -146,22 +146,28 @@ func (b *bench) final(id string) cbsdmq.Reply {
 		if err != nil {
 			b.t.Fatalf("waiting for the end of %s: %v; begun %v", id, err, b.machine.begun)
 		}
-		for _, d := range ds {
-			r, err := cbsdmq.ParseReply(d.Body)
-			if err != nil {
-				b.t.Fatal(err)
-			}
-			if r.Final() {
-				b.got[r.ID] = append(b.got[r.ID], r)
-			} else {
-				b.pieces[r.ID] = append(b.pieces[r.ID], r)
-			}
-		}
-		if err := b.replies.Ack(ctx, ds...); err != nil {
-			b.t.Fatal(err)
-		}
+		b.take(ctx, ds)
 	}
 	return b.got[printed][0]
+}
+
+// take keeps the replies that have come.
+func (b *bench) take(ctx context.Context, ds []bus.Delivery) {
+	b.t.Helper()
+	for _, d := range ds {
+		r, err := cbsdmq.ParseReply(d.Body)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if r.Final() {
+			b.got[r.ID] = append(b.got[r.ID], r)
+		} else {
+			b.pieces[r.ID] = append(b.pieces[r.ID], r)
+		}
+	}
+	if err := b.replies.Ack(ctx, ds...); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 func (b *bench) want(id string, state cbsdmq.State, code int) cbsdmq.Reply {

@@ -1,6 +1,10 @@
 package agent
 
 import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,4 +41,105 @@ func TestMeasureLook(t *testing.T) {
 			t.Errorf("after %s: got %+v, want %+v", c.after, m.work, c.want)
 		}
 	}
+}
+
+// Who asked for a stream is told how far a command is; an original client gets
+// its one reply and nothing before it.
+func TestProgressOnTheWire(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	b.cbsd.bytes.Store(300)
+	j := b.job("jstart", "jname=jail1")
+	j.Meta.Stream = true
+	streamed, plain := b.put(j), b.submit("jstart", "jname=jail2")
+	b.running(streamed)
+	b.running(plain)
+	if w := s.work(t.Context(), streamed); w != nil {
+		t.Errorf("a command that has just begun was looked at: %+v", w)
+	}
+	told := func() cbsdmq.Reply { // the newest
+		list := b.early(streamed)
+		if len(list) == 0 {
+			return cbsdmq.Reply{}
+		}
+		return list[len(list)-1]
+	}
+	eventually(t, "the client is told", func() bool { return told().Work != nil })
+	p := told()
+	if p.Progress != 30 || p.Work.Percent != 30 || p.Work.Bytes != 300 || p.Work.Of != 1000 || p.Work.What != "growing" || len(p.Output()) > 0 {
+		t.Errorf("%+v, %+v", p, p.Work)
+	}
+	b.cbsd.bytes.Store(2000) // more than was thought
+	eventually(t, "the client is told that it goes on", func() bool { return told().Progress == 99 })
+	if info := b.state(s, streamed); info.Progress != 99 || info.Work == nil || info.State != cbsdmq.Running {
+		t.Errorf("on the control lane: %+v", info)
+	}
+	b.finish(streamed, 0, "x")
+	b.finish(plain, 0, "x")
+	if r := b.want(streamed, cbsdmq.Done, 0); r.Work != nil || r.Progress != 100 {
+		t.Errorf("the last reply: %+v", r)
+	}
+	b.want(plain, cbsdmq.Done, 0)
+	if n := len(b.early(plain)); n > 0 {
+		t.Errorf("%d replies that nobody asked for", n)
+	}
+}
+
+// A command that stands still is warned of once.
+func TestStandsStill(t *testing.T) {
+	b := newBench(t)
+	var log logged
+	b.adjust = func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) }
+	s := b.start()
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	s.post(t.Context(), func(l *loop) {
+		j := l.byID[id]
+		j.row.Begun = j.row.Begun.Add(-2 * stillAfter)
+		s.live.mu.Lock()
+		defer s.live.mu.Unlock()
+		r := s.live.runs[id]
+		r.began = j.row.Begun
+		r.measure.last, r.measure.moved = s.cfg.CBSD.Measure(t.Context(), r.plan, nil, nil), r.began
+		s.live.runs[id] = r
+	})
+	eventually(t, "it is warned of", func() bool { return log.has("nothing has moved for long") })
+	if w := b.state(s, id).Work; w == nil || w.Still < int(stillAfter.Seconds()) {
+		t.Errorf("%+v", w)
+	}
+	b.finish(id, 0, "x")
+	b.want(id, cbsdmq.Done, 0)
+}
+
+// early takes the replies that have come, and returns those to a job before its
+// last.
+func (b *bench) early(id string) []cbsdmq.Reply {
+	b.t.Helper()
+	for {
+		ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Millisecond)
+		ds, err := b.replies.Receive(ctx, 64)
+		cancel()
+		if err != nil {
+			return b.pieces["pool1/"+id]
+		}
+		b.take(b.t.Context(), ds)
+	}
+}
+
+// logged is what an agent has logged.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
 }

@@ -263,3 +263,29 @@ func TestHold(t *testing.T) {
 		t.Errorf("without from: %v", err)
 	}
 }
+
+// What is there is compared with what is here before anything is removed.
+func TestTransferProves(t *testing.T) {
+	t.Parallel()
+	from, to, run := move(t)
+	tr := newTransfer("vm1", from.cfg.Workdir, to.cfg.Workdir, from.cfg.CBSD, new(bytes.Buffer))
+	defer tr.close()
+	rec, _, err := tr.record()
+	if err := errors.Join(err, tr.write(rec), tr.unregister(t.Context()), tr.copy(t.Context()), tr.register(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	disk := to.path("jails-data", "vm1-data", "dsk1.vhd")
+	text, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[4711] ^= 1
+	if err := os.WriteFile(disk, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "have other checksums") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	isIn(t, from, to)
+}
