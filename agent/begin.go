@@ -65,8 +65,12 @@ func (l *loop) prepare(j *job) {
 		failpoint.Hit(failpoint.Looking)
 		var before cbsd.Snapshot
 		var busy *cbsd.Busy
+		fit := true
 		err := s.guard(func() error {
 			ctx := context.Background() // package cbsd bounds what it asks
+			if fit = s.isFit(ctx); !fit {
+				return nil
+			}
 			if b, is := s.cfg.CBSD.Foreign(ctx, plan.Lanes, s.live.owns); is {
 				busy = &b
 				return nil
@@ -78,18 +82,18 @@ func (l *loop) prepare(j *job) {
 		if err != nil {
 			s.log.Warn("cannot read the state before a change", "command", plan.Command, "guest", plan.Guest, "err", err)
 		}
-		s.post(s.life, func(l *loop) { l.prepared(j, before, busy) })
+		s.post(s.life, func(l *loop) { l.prepared(j, before, busy, fit) })
 	})
 }
 
 // prepared goes on with a job whose guest was looked at.
-func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
+func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy, fit bool) {
 	if j.phase != preparing {
 		return // it was cancelled meanwhile
 	}
 	now := time.Now()
 	expired := j.expired(now)
-	if busy == nil && !expired && l.runnerUp && !l.s.drain.Load() && !l.isPaused(j) {
+	if busy == nil && fit && !expired && l.runnerUp && !l.s.drain.Load() && !l.isPaused(j) {
 		j.before = before
 		l.begin(j)
 		return
@@ -101,6 +105,8 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
 		l.expire(j)
 		return
 	case l.isPaused(j): // made ready when that ends
+	case !fit:
+		j.again = now.Add(unfitRetry)
 	case busy != nil:
 		if j.busySince.IsZero() {
 			j.busySince = now
@@ -117,6 +123,26 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy) {
 	if j.arrival != nil {
 		l.enlist(j)
 	}
+}
+
+// unfitRetry is how often a change is tried that a broken CBSD keeps waiting.
+const unfitRetry = 5 * time.Second
+
+// isFit reports whether changes may begin with the CBSD that is installed now,
+// and logs when that changes.
+func (s *Server) isFit(ctx context.Context) bool {
+	if s.cfg.Fit == nil {
+		return true
+	}
+	why := s.cfg.Fit(ctx)
+	was := s.unfit.Swap(&why)
+	switch {
+	case why != "" && (was == nil || *was == ""):
+		s.log.Error("no change begins, reads go on", "reason", why, "hint", "install another version of CBSD: jobs wait and go on by themselves")
+	case why == "" && was != nil && *was != "":
+		s.log.Info("changes begin again: CBSD does what it is told")
+	}
+	return why == ""
 }
 
 func busyReason(b *cbsd.Busy) string {

@@ -87,6 +87,10 @@ type Config struct {
 	Elsewhere func(ctx context.Context, guest string) (pool string)
 	Made      func(guest string)
 
+	// Fit says why changes must not begin with the CBSD that is installed now, ""
+	// where they may; nil: they may. It is asked before each.
+	Fit func(ctx context.Context) (unfit string)
+
 	// Autostart reads what CBSD is to start after a boot of the host; nil: that is
 	// not for this agent to do. StateDir is where it notes the boot.
 	Autostart func(ctx context.Context) ([]cbsd.BootGuest, error)
@@ -133,8 +137,9 @@ type Server struct {
 	open    atomic.Int64  // jobs that have not ended
 	room    chan struct{} // holds an element after a job ended
 	trouble atomic.Pointer[string]
-	full    atomic.Bool   // the trouble is a full disk
-	healthy chan struct{} // holds an element after trouble ended
+	unfit   atomic.Pointer[string] // why no change begins with the CBSD of now
+	full    atomic.Bool            // the trouble is a full disk
+	healthy chan struct{}          // holds an element after trouble ended
 	running atomic.Int64
 	held    atomic.Int64
 	drain   atomic.Bool
@@ -265,6 +270,8 @@ func (s *Server) Info() cbsdmq.AgentInfo {
 	}
 	in.Queued = int(s.open.Load()) - in.Running - in.Held
 	if t := s.trouble.Load(); t != nil {
+		in.Trouble = *t
+	} else if t := s.unfit.Load(); t != nil && *t != "" {
 		in.Trouble = *t
 	}
 	return in

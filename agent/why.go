@@ -95,6 +95,9 @@ func (s *Server) wait(ctx context.Context, j *openJob, before, open []*openJob) 
 	if t := s.trouble.Load(); t != nil {
 		add("journal", "the journal cannot be written: "+*t, time.Time{})
 	}
+	if t := s.unfit.Load(); t != nil && *t != "" && j.plan.Class == cbsd.Change {
+		add("cbsd", *t, time.Time{})
+	}
 	if s.drain.Load() {
 		add("drain", "the agent is about to end and begins nothing more", time.Time{})
 	}

@@ -41,6 +41,7 @@ type Pool struct {
 	host  *host
 	store *store
 	scan  *scanner
+	fit   fitness
 }
 
 // Open prepares a Pool. It needs no working CBSD: what is wrong with the

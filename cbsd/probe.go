@@ -60,6 +60,15 @@ func (r *Report) add(level Level, about, text, hint string) {
 // Probe looks whether this host's cbsd can serve the pool. Only a workdir that
 // is none is fatal: the rest may come later, and says so in each reply.
 func (p *Pool) Probe(ctx context.Context) Report {
+	p.fit.mu.Lock()
+	defer p.fit.mu.Unlock()
+	program := identify(p.cfg.CBSD)
+	r := p.probe(ctx)
+	p.fit.take(program, r)
+	return r
+}
+
+func (p *Pool) probe(ctx context.Context) Report {
 	var r Report
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()

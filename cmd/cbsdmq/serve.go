@@ -299,11 +299,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 	if err := report.Err(); err != nil {
 		return err
 	}
-	for _, f := range report.Findings {
-		if f.Level == cbsd.Warning {
-			log.Warn(f.Text, "pool", c.Pool, "about", f.About, "hint", f.Hint)
-		}
-	}
+	warnOf(log, c.Pool, report)
 	host, _ := os.Hostname()
 	boot, err := proc.BootID()
 	if err != nil {
@@ -340,6 +336,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		RunDir:    c.RunDir,
 		Elsewhere: func(ctx context.Context, guest string) string { return h.elsewhere(ctx, c, guest) },
 		Made:      func(guest string) { h.making.release(c.Pool, guest) },
+		Fit:       func(ctx context.Context) string { return fit(ctx, pool, c.Pool, log) },
 		Autostart: autostart(c, pool, log), StateDir: c.StateDir,
 		Workers: c.Workers, Readers: c.Readers, Backlog: c.Backlog, OutputMax: int64(c.OutputMax),
 		TimeLimit: time.Duration(c.TimeLimit), KillGrace: time.Duration(c.KillGrace),
@@ -374,6 +371,25 @@ func loadSenders(c *config.Config) (*senders.Set, error) {
 		return nil, nil
 	}
 	return senders.Load(c.Senders)
+}
+
+// warnOf logs what Probe warns of.
+func warnOf(log *slog.Logger, pool string, r cbsd.Report) {
+	for _, f := range r.Findings {
+		if f.Level == cbsd.Warning {
+			log.Warn(f.Text, "pool", pool, "about", f.About, "hint", f.Hint)
+		}
+	}
+}
+
+// fit says why no change may begin, and logs that CBSD was replaced.
+func fit(ctx context.Context, p *cbsd.Pool, pool string, log *slog.Logger) string {
+	unfit, upgraded := p.Fit(ctx)
+	if upgraded != nil {
+		log.Info("CBSD was replaced", "pool", pool, "version", upgraded.Version)
+		warnOf(log, pool, *upgraded)
+	}
+	return unfit
 }
 
 // openCBSD opens a pool's environment as its configuration says.
