@@ -1,12 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -65,14 +67,51 @@ func (s *site) typed(ts *testscript.TestScript, commands string) error {
 			replace = append(replace, " "+pool+after, " "+s.path(pool)+after, `"`+pool+after, `"`+s.path(pool)+after, "="+pool+after, "="+s.path(pool)+after)
 		}
 	}
+	replace = append(replace, "cloud-Debian-x86-12", "cloud-lab-tiny") // what the simulator's mirror has
 	script := s.path("typed.sh")
-	if err := os.WriteFile(script, []byte("set -e\n"+strings.NewReplacer(replace...).Replace(commands)), 0o644); err != nil {
+	if err := os.WriteFile(script, []byte(typedFirst+strings.NewReplacer(replace...).Replace(commands)), 0o644); err != nil {
 		return err
 	}
 	path := ts.Getenv("PATH")
 	defer ts.Setenv("PATH", path)
 	ts.Setenv("PATH", s.path("root/stand-in")+string(filepath.ListSeparator)+path)
 	return ts.Exec("sh", script)
+}
+
+// typedFirst is what a FreeBSD host would do without being told.
+const typedFirst = `set -e
+cbsdmq() {
+	case $1 in
+	init) command cbsdmq "$@" --initenv "$(command -v initenv)" ;;
+	warm) command cbsdmq "$@" --floor 0 ;;
+	*) command cbsdmq "$@" ;;
+	esac
+}
+`
+
+// tune points the file that init wrote to what the site has.
+func (s *site) tune(_ *testscript.TestScript, args []string) error {
+	file := s.path(etc, args[0]+".json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var c map[string]any
+	if err := json.Unmarshal(text, &c); err != nil {
+		return err
+	}
+	s.workdirs = append(s.workdirs, s.path(args[0]))
+	c["cbsd"], c["state_dir"], c["logfile"] = s.cbsd, s.path("state"), filepath.Join(s.logs, args[0]+".log")
+	delete(c, "run_dir")
+	section, _ := c["beanstalkd"].(map[string]any)
+	if section == nil {
+		return fmt.Errorf("%s names no beanstalkd: %s", file, text)
+	}
+	section["uri"] = s.broker.Addr
+	if text, err = json.MarshalIndent(c, "", "  "); err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o600)
 }
 
 // host makes the stand-ins for what FreeBSD has and the test's host has not.
@@ -87,6 +126,17 @@ func (s *site) host() error {
 		}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	samples, err := filepath.Abs("../../dist/samples")
+	if err != nil {
+		return err
+	}
+	share := s.path("root/usr/local/share/examples/cbsdmq")
+	if err := os.MkdirAll(share, 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink(samples, filepath.Join(share, "jobs")); err != nil {
 		return err
 	}
 	rc := s.path("root/etc/rc.conf")
@@ -110,4 +160,19 @@ func (s *site) original(_ *testscript.TestScript, args []string) error {
 	}
 	script := s.path("root/usr/local/etc/rc.d", args[0])
 	return os.WriteFile(script, []byte("#!/bin/sh\necho \"original $1\"\n"), 0o755)
+}
+
+// A translation has the same commands.
+func TestTranslation(t *testing.T) {
+	var blocks [2][]string
+	for i, page := range []string{"WALKTHROUGH.md", "WALKTHROUGH.ru.md"} {
+		text, err := os.ReadFile(filepath.Join("../../docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks[i] = docBlock.FindAllString(string(text), -1)
+	}
+	if len(blocks[0]) == 0 || !slices.Equal(blocks[0], blocks[1]) {
+		t.Errorf("WALKTHROUGH.md has the blocks\n%q\nits translation\n%q", blocks[0], blocks[1])
+	}
 }

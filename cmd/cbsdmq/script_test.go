@@ -114,7 +114,7 @@ func (s *site) close() {
 //	vm POOL NAME              let the pool have a VM
 //	agent POOL [PROGRAM]      start the agent, perhaps as an original program, and wait until it serves
 //	kill9 POOL                kill the agent
-//	broker up|down            start or end beanstalkd
+//	broker start|up|down      start or end beanstalkd; start: where there is no pool yet
 //	slow POOL COMMAND SECONDS let a command of the pool's cbsd take so long
 //	grows POOL COMMAND SECONDS  let the files that it makes take so long to grow
 //	half POOL COMMAND         let it stop half way
@@ -132,6 +132,7 @@ func (s *site) close() {
 //	rcconf NAME=VALUE ...     set variables of rc.conf
 //	service N NAME ARG ...    run an rc script with stand-ins for rc.subr and daemon(8); its exit status must be N
 //	doc PAGE BLOCK            run a block of a page of docs, by the name in its mark; `all`: each one must have been run
+//	tune POOL                 point a file that init wrote to the site's cbsd, directories and broker
 //	original NAME             let the host have the rc script of an original agent
 //	need PROGRAM              where it is missing, say so, and fail where CI=true
 //	clean                     no file and no process of a demo may be left
@@ -165,6 +166,7 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"rcconf":    {1, s.rcConf},
 		"service":   {3, s.service},
 		"doc":       {2, s.doc},
+		"tune":      {1, s.tune},
 		"original":  {1, s.original},
 		"need":      {1, s.need},
 		"clean":     {0, s.clean},
@@ -328,6 +330,10 @@ func (s *site) kill9(_ *testscript.TestScript, args []string) error {
 }
 
 func (s *site) brokerUpDown(_ *testscript.TestScript, args []string) error {
+	if args[0] == "start" { // before there is a pool
+		s.broker = testserver.BeanstalkdWithoutBinlog(s.t)
+		return nil
+	}
 	if args[0] == "up" {
 		s.broker.Start(s.t)
 	} else {

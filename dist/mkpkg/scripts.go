@@ -11,7 +11,8 @@ import (
 
 const install = `cbsdmq is installed. To serve a pool of CBSD:
 
-  cbsdmq check --example > /usr/local/etc/cbsdmq/pool1.json    # then edit it
+  cbsdmq init pool1 /pool1        # or, for an environment that there is:
+                                  # cbsdmq check --example > /usr/local/etc/cbsdmq/pool1.json
   cbsdmq check
   sysrc cbsdmq_runner_enable=YES cbsdmq_enable=YES
   service cbsdmq_runner start
@@ -37,7 +38,7 @@ func of(p freebsdpkg.Package) freebsdpkg.Package {
 	p.Desc = `cbsdmq is a broker-driven control plane for hosts that run CBSD: it runs cbsd
 commands over beanstalkd, NATS, RabbitMQ, Kafka, ActiveMQ or ZeroMQ and loses
 none. It takes the place of bs_router, cbsd-mq-router and bs_router-client.`
-	p.WWW, p.Maintainer = "https://github.com/cbsd/cbsdmq", "cbsd@bsdstore.ru"
+	p.WWW, p.Maintainer = "https://github.com/cbsd/cbsdmq", "ports@FreeBSD.org"
 	p.Categories = []string{"sysutils"}
 	p.Messages = map[string]string{"install": install, "upgrade": upgrade, "remove": remove}
 	var post, pre strings.Builder
