@@ -22,10 +22,7 @@ func (s *Server) checkCarrier(ctx context.Context, plan cbsd.Plan) error {
 	if !slices.Contains(cuts, plan.Verb) {
 		return nil
 	}
-	guests, err := s.cfg.CBSD.Guests(ctx)
-	if err != nil {
-		return nil //nolint:nilerr // what is wrong with the inventory, the command will tell
-	}
+	guests, _ := s.cfg.CBSD.Guests(ctx) // what is wrong with the inventory, the command will tell
 	for _, g := range guests {
 		if !slices.Contains(plan.Lanes, g.Name) && !slices.Contains(plan.Lanes, cbsd.WholePool) {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -101,5 +102,36 @@ func TestHandBackInterrupted(t *testing.T) {
 	ds, err := c.Receive(t.Context(), 10)
 	if err != nil || len(ds) != 1 || string(ds[0].Body) != `{"Command":"bset","CommandArgs":{"jname":"vm1"},"JobID":7}` {
 		t.Errorf("on the tube: %v, %v", ds, err)
+	}
+}
+
+// An agent that starts after an interrupted HandBack does not run the job.
+func TestAdoptHandedBack(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	long := b.submit("jstart", "jname=jail1")
+	waiting := b.submit("jset", "jname=jail1")
+	b.running(long)
+	eventually(t, "it is accepted", func() bool { row, err := b.row(waiting); return err == nil && row != nil })
+	b.stop()
+	j, err := journal.Open(t.Context(), journal.Options{
+		Path: filepath.Join(b.dir, "pool", "journal.sqlite"), State: filepath.Join(b.dir, "state"), Host: "host1", Boot: b.machine.boot,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := Endpoint{Name: "mem", Bus: doubtful{}, Tube: "jobs", Prefix: "reply"}
+	if _, err := HandBack(t.Context(), "pool1", j, e); err == nil {
+		t.Error("it was not interrupted")
+	}
+	j.Close()
+	b.start()
+	b.finish(long, 0, "")
+	b.want(long, cbsdmq.Done, 0)
+	if r := b.want(waiting, cbsdmq.Unknown, cbsdmq.ExitUnknown); !strings.Contains(r.Reason, "handed back") {
+		t.Errorf("reason %q", r.Reason)
+	}
+	if begun, _ := b.machine.snapshot(); len(begun) != 1 {
+		t.Errorf("begun: %q", begun)
 	}
 }

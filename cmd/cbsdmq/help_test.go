@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -121,5 +123,42 @@ func TestWithoutSecrets(t *testing.T) {
 		if got := withoutSecrets(uri); got != want {
 			t.Errorf("%s: got %s, want %s", uri, got, want)
 		}
+	}
+}
+
+// typed are lines in the pages that a person would copy: in an indented or a
+// fenced block, with or without a prompt.
+var typed = regexp.MustCompile(`^(?:    )?(?:\$ )?((?:id=\$\()?cbsdmq .+)$`)
+
+// Every command of ours in the pages is one that there is, with flags and
+// arguments that it takes.
+func TestCommandsInPages(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, page := range append(pages, "../../README.md", "../../CONTRIBUTING.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fenced := false
+		for i, line := range strings.Split(string(text), "\n") {
+			fenced = fenced != strings.HasPrefix(line, "```")
+			m := typed.FindStringSubmatch(line)
+			if m == nil || !fenced && !strings.HasPrefix(line, "    ") || strings.Contains(line, "...") {
+				continue
+			}
+			found++
+			command, _, _ := strings.Cut(m[1], "  ") // what follows is a remark
+			command, _, _ = strings.Cut(command, " #")
+			if err := example(strings.TrimSuffix(command, `\`)); err != nil {
+				t.Errorf("%s:%d: %q: %v", filepath.Base(page), i+1, command, err)
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("%d commands found", found)
 	}
 }
