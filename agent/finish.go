@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
@@ -27,6 +28,8 @@ type ending struct {
 	key    runner.Key // of the run to acknowledge; zero where none was begun
 	finish *journal.Finish
 	body   []byte // the last reply
+
+	outcome cbsdmq.Outcome
 }
 
 // replyMax is the largest reply in bytes. beanstalkd takes JobMax with its
@@ -164,7 +167,7 @@ func (s *Server) finish(row *journal.Job, r cbsdmq.Reply, out []byte, size int64
 	}
 	end := &ending{finish: &journal.Finish{
 		Seq: row.Seq, State: r.State, Result: result, Output: out, OutSize: size, Plan: keepWithout(row.Plan),
-	}}
+	}, outcome: r.Outcome}
 	if int64(len(out)) == size { // else its end is in a file
 		end.body = s.lastReply(row, r, out, size, replyMax)
 	}
@@ -332,8 +335,24 @@ func (l *loop) finished(e *ending) {
 	} else {
 		l.s.owe(j.row.Seq, j.addrs, e.body)
 	}
-	l.s.log.Info("job ended", "job", j.printedID(l.s.cfg.Pool), "command", j.row.Command, "guest", j.row.Guest, "state", e.finish.State,
-		"sender", j.row.Sender)
+	now := time.Now()
+	l.s.cfg.Stats.count(e.finish.State, j.row.Accepted, j.row.Begun, now)
+	l.s.log.Info("job ended", append(l.s.about(j), "state", e.finish.State, "outcome", e.outcome, "took", took(j.row, now))...)
+}
+
+// about is what the log says of which job.
+func (s *Server) about(j *job) []any {
+	return []any{
+		"job", j.printedID(s.cfg.Pool), "command", j.row.Command, "guest", j.row.Guest, "sender", j.row.Sender, "signer", j.row.Signer,
+	}
+}
+
+// took is how long the command of a job has run.
+func took(row *journal.Job, now time.Time) time.Duration {
+	if row.Begun.IsZero() {
+		return 0
+	}
+	return max(0, now.Sub(row.Begun)).Round(time.Millisecond)
 }
 
 // tellEnd calls those who wait for the end of a job in this process.

@@ -423,7 +423,8 @@ func (l *loop) accepted(j *job) (start bool) {
 	case a.accept.Known != nil:
 		l.repeat(j, a.accept)
 	case a.accept.End != nil:
-		l.s.log.Info("job refused", "job", j.printedID(l.s.cfg.Pool), "command", j.row.Command, "err", refusedReason(a.accept.End))
+		l.s.cfg.Stats.count(cbsdmq.Refused, j.row.Accepted, time.Time{}, j.row.Accepted)
+		l.s.log.Info("job refused", append(l.s.about(j), "state", cbsdmq.Refused, "err", refusedReason(a.accept.End))...)
 		l.s.owe(j.row.Seq, j.addrs, nil)
 		l.drop(j)
 		j.tellEnd()

@@ -94,6 +94,13 @@ func (o *outbox) wait(ctx context.Context) bool {
 	}
 }
 
+// size is how many replies are owed.
+func (o *outbox) size() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.q)
+}
+
 func (o *outbox) take() []parcel {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -110,6 +110,8 @@ type Config struct {
 	CBSDVersion func() string // for people; nil: not known
 	Workdir     string        // whose file system is told of; "": none
 
+	Stats *Stats // nil: nothing is counted
+
 	// Senders are those whose signatures count; nil: none is looked at. With
 	// RequireSigned what is not signed is refused.
 	Senders       *senders.Set

@@ -48,6 +48,16 @@ func (o *outage) cause() error {
 	return o.last
 }
 
+// away is the error of an outage that lasts, nil where there is none.
+func (o *outage) away() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.since.IsZero() {
+		return nil
+	}
+	return o.last
+}
+
 // failed records that a connection of epoch broke, or could not be made.
 func (o *outage) failed(epoch int, err error, permanent bool) {
 	o.mu.Lock()

@@ -87,6 +87,10 @@ func (b *Bus) Addr() string { return b.driver.Addr() }
 // every connection is to the same incarnation of the broker.
 func (b *Bus) Outages() int { return b.out.epoch() }
 
+// Away is why the broker is out of reach now, nil where it is not as far as is
+// known: nothing is sent to find it out.
+func (b *Bus) Away() error { return b.out.away() }
+
 // Put hands messages over, in order; result i belongs to message i. An error
 // with the code unreachable says that nothing was sent before ctx ended. For
 // any other error see Result.

@@ -61,6 +61,8 @@ type Config struct {
 	LegacyExpires Duration `json:"legacy_expires"` // a job without expires that has not begun after this is refused; 0 = never
 	ReplyTTL      Duration `json:"reply_ttl"`      // how long an unread reply is kept
 
+	MetricsListen string `json:"metrics_listen"` // host:port of /metrics, /-/healthy and /-/ready; "" = none
+
 	Journal     string   `json:"journal"`      // file; default within the pool
 	JournalMode string   `json:"journal_mode"` // "wal" or "delete"
 	JournalMax  Size     `json:"journal_max"`  // results are dropped early to stay below it

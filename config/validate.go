@@ -3,10 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cbsd/cbsdmq"
@@ -53,6 +55,12 @@ func (c *Config) Validate() error {
 	v.atLeast("retention", c.Retention, minute)
 	v.check("id_memory", c.IDMemory >= c.Retention, "%s is shorter than the retention of results (%s)", c.IDMemory, c.Retention).
 		hint("an id that is forgotten before its result could be run again")
+	if c.MetricsListen != "" {
+		_, port, err := net.SplitHostPort(c.MetricsListen)
+		n, e := strconv.ParseUint(port, 10, 16)
+		v.check("metrics_listen", err == nil && e == nil, "not an address").hint(`host:port, such as "127.0.0.1:9114"`)
+		v.check("metrics_listen", e != nil || n != 0, "a port is missing").hint(`such as "127.0.0.1:9114"`)
+	}
 	v.buses()
 	return errors.Join(v.errs...)
 }
@@ -195,6 +203,9 @@ func (v *validator) section(name, kind string, s bus.Config) {
 			hint("let it listen on an address that only the hosts reach")
 	}
 }
+
+// OpenMetrics reports whether others than this host may read the metrics.
+func (c *Config) OpenMetrics() bool { return c.MetricsListen != "" && !loopback(c.MetricsListen) }
 
 // secret reports whether the file holds a password.
 func (c *Config) secret() bool {

@@ -179,6 +179,9 @@ func (r Reader) owes(ctx context.Context, where string, args ...any) ([]Owe, err
 	return values(list(ctx, r, "SELECT job, bus, tube, foreign_id, state, put, put_id FROM address "+where, (*Owe).scan, args...))
 }
 
+// Bytes is the size of the journal's file, with its log.
+func (r Reader) Bytes() int64 { return fileSize(r.path) + fileSize(r.path+"-wal") }
+
 // Check looks through the whole journal for damage, a few seconds for each GB.
 func (r Reader) Check(ctx context.Context) error {
 	err := checkLength(ctx, r.db, r.path)

@@ -149,6 +149,9 @@ func (c *checker) check(ctx context.Context) {
 	c.say(cbsd.OK, "configuration", c.file, "")
 	c.checkCBSD(ctx, cfg)
 	c.checkSenders(cfg)
+	if cfg.OpenMetrics() {
+		c.say(cbsd.Warning, "metrics", cfg.MetricsListen+" can be read from other hosts, without a password", `a loopback address such as "127.0.0.1:9114", or a firewall`)
+	}
 	if err := runner.CheckDir(cfg.RunDir); err != nil {
 		c.bad("runner", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,6 +124,8 @@ func (s *site) close() {
 //	status N COMMAND ...      the command must end with exit status N
 //	nobody COMMAND ...        run the command without root's rights; it must end with 0
 //	secret WORD               nothing that we keep or log may hold WORD; what CBSD keeps is its own
+//	free VAR                  a free address, in an environment variable
+//	get STATUS PATH           ask the agent at $METRICS until it answers with this status
 //	until PATTERN COMMAND ... run the command until its stdout matches
 //	capture VAR               keep the last stdout in an environment variable
 //	begin NAME COMMAND ...    start a command; it prints to NAME.stdout and NAME.stderr
@@ -157,6 +160,8 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"status":    {2, s.status},
 		"nobody":    {1, s.nobody},
 		"secret":    {1, s.secret},
+		"free":      {1, s.free},
+		"get":       {2, s.get},
 		"until":     {2, s.until},
 		"capture":   {1, s.capture},
 		"begin":     {2, s.begin},
@@ -445,6 +450,31 @@ func (s *site) secret(_ *testscript.TestScript, args []string) error {
 		return fmt.Errorf("%d files in %v", looked, places)
 	}
 	return nil
+}
+
+func (s *site) free(ts *testscript.TestScript, args []string) error {
+	ts.Setenv(args[0], testserver.FreeAddr(s.t))
+	return nil
+}
+
+func (s *site) get(ts *testscript.TestScript, args []string) error {
+	deadline := time.Now().Add(patience)
+	for {
+		resp, err := http.Get("http://" + ts.Getenv("METRICS") + args[1])
+		status, text := 0, []byte(nil)
+		if err == nil {
+			status = resp.StatusCode
+			text, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		if fmt.Sprint(status) == args[0] {
+			return ts.Exec("printf", "%s", string(text))
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: %d %s %v", args[1], status, text, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 func (s *site) until(ts *testscript.TestScript, args []string) error {

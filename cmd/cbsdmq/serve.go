@@ -57,7 +57,8 @@ func serveAgent(ctx context.Context, o agentOptions) error {
 	crashed, unwatch := watchCrashes(cfgs[0].StateDir, logs[0].log)
 	defer unwatch()
 	h := newHosted(o, cfgs, who, logs)
-	h.crashed = crashed
+	h.crashed, h.board = crashed, newBoard()
+	defer h.board.close()
 	for {
 		next, err := h.serve(end, hup)
 		if next == nil || err != nil {
@@ -113,6 +114,7 @@ type hosted struct {
 	buses *all.Opener
 
 	crashed *crashes
+	board   *board
 
 	mu    sync.Mutex
 	pools map[string]*cbsd.Pool // that are served now
@@ -191,6 +193,7 @@ var errReload = errors.New("the configuration is read again")
 func (h *hosted) serve(ctx context.Context, hup <-chan os.Signal) (*hosted, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	h.board.listen(h.cfgs, h.logs[0].log)
 	var wg sync.WaitGroup
 	first := make(chan error, len(h.cfgs)) // nil: served
 	for i := range h.cfgs {
@@ -236,7 +239,7 @@ func (h *hosted) reload() *hosted {
 		who[c] = h.who[c]
 	}
 	next := newHosted(h.o, cfgs, who, logs)
-	next.old, next.crashed = h.cfgs, h.crashed
+	next.old, next.crashed, next.board = h.cfgs, h.crashed, h.board
 	return next
 }
 
@@ -264,6 +267,7 @@ func (h *hosted) keepServing(ctx context.Context, i int, first chan<- error) {
 		if err == nil {
 			err = errors.New("ended")
 		}
+		h.board.failed(c.Pool, err)
 		if tries == 0 && !served && h.old != nil && h.old[i] != c {
 			log.Error("cannot serve the pool as the configuration says now, keeping the old one", "pool", c.Pool, "err", err, "hint", cbsdmq.HintOf(err))
 			c = h.old[i]
@@ -329,7 +333,9 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
-	server := agent.New(agent.Config{
+	var server *agent.Server
+	defer func() { h.board.served(c.Pool, nil) }()
+	server = agent.New(agent.Config{
 		Pool: c.Pool, Host: host, Boot: boot, Version: version, Command: c.CBSD, Self: self,
 		Endpoints: ends, Journal: j, CBSD: pool,
 		Dial:      func(ctx context.Context) (agent.Runner, error) { return ensureRunner(ctx, c.RunDir) },
@@ -343,11 +349,13 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 		ForeignWait: time.Duration(c.ForeignWait), LegacyExpires: time.Duration(c.LegacyExpires),
 		ReplyTTL: time.Duration(c.ReplyTTL),
 		Limits:   journal.Limits{Results: time.Duration(c.Retention), IDs: time.Duration(c.IDMemory), Size: int64(c.JournalMax)},
+		Stats:    h.board.stats(c.Pool),
 		Senders:  h.who[c], RequireSigned: c.RequireSigned,
 		Crashed: func() []string { return h.crashed.take(c.Pool) },
 		Log:     log,
 		Workdir: c.CBSDEnv, CBSDVersion: func() string { return report.Version },
 		Ready: func() {
+			h.board.served(c.Pool, server)
 			log.Info("serving", "pool", c.Pool, "workdir", c.CBSDEnv, "broker", c.Broker)
 			served()
 		},
