@@ -104,7 +104,7 @@ func endHandedBack(j *journal.Journal, row *journal.Job, r cbsdmq.Reply, muted [
 	if err != nil {
 		return err
 	}
-	b := journal.Batch{Finish: []*journal.Finish{{Seq: row.Seq, State: r.State, Result: result}}}
+	b := journal.Batch{Finish: []*journal.Finish{{Seq: row.Seq, State: r.State, Result: result, Plan: keepWithout(row.Plan)}}}
 	for _, o := range muted {
 		b.Sent = append(b.Sent, journal.SentReply{Seq: row.Seq, Bus: o.Address.Bus, Tube: o.Address.Tube, State: journal.Undeliverable})
 	}

@@ -65,7 +65,7 @@ func TestHandBackInterrupted(t *testing.T) {
 	var b journal.Batch
 	for _, id := range []string{"01M82R0N9EXPGHS416HKWVED2E", "01M82R0N9EXPGHS416HKWVED2F"} {
 		b.Accept = append(b.Accept, &journal.Accept{
-			Job:     &journal.Job{ID: id, Ident: id, Bus: "beanstalkd", Command: "bset", Accepted: time.Now(), Plan: planOf(t, "bset", "jname=vm1")},
+			Job:     &journal.Job{ID: id, Ident: id, Bus: "beanstalkd", Command: "bset", Accepted: time.Now(), Plan: planOf(t, "bset", "jname=vm1", "vnc_password="+canary)},
 			Address: journal.Address{Bus: "beanstalkd", Tube: "result_id7", BrokerID: true},
 		})
 	}
@@ -88,6 +88,9 @@ func TestHandBackInterrupted(t *testing.T) {
 		if err != nil || row.State != want {
 			t.Errorf("job %d is %v, want %s (%v)", i, row, want, err)
 		}
+		if strings.Contains(string(row.Plan), canary) {
+			t.Errorf("job %d has ended and keeps its secret: %s", i, row.Plan)
+		}
 	}
 	// The original replies to the one; to the other, nobody else would.
 	owed, err := j.Reader().Owed(t.Context())
@@ -100,7 +103,7 @@ func TestHandBackInterrupted(t *testing.T) {
 	}
 	defer c.Close()
 	ds, err := c.Receive(t.Context(), 10)
-	if err != nil || len(ds) != 1 || string(ds[0].Body) != `{"Command":"bset","CommandArgs":{"jname":"vm1"},"JobID":7}` {
+	if err != nil || len(ds) != 1 || string(ds[0].Body) != `{"Command":"bset","CommandArgs":{"jname":"vm1","vnc_password":"`+canary+`"},"JobID":7}` {
 		t.Errorf("on the tube: %v, %v", ds, err)
 	}
 }
