@@ -40,6 +40,8 @@ type Config struct {
 	Broker    Names  `json:"broker"`    // sections in use; several serve one pool on several buses
 	LogFile   string `json:"logfile"`
 
+	Log string `json:"log"` // "file" for LogFile, or "syslog"
+
 	Pool string `json:"pool"` // name; default the base name of CBSDEnv
 	CBSD string `json:"cbsd"` // path of the cbsd command
 
@@ -88,6 +90,7 @@ type Config struct {
 func Default() *Config {
 	return &Config{
 		LogFile:       "/dev/stdout",
+		Log:           "file",
 		CBSD:          DefaultCBSD,
 		Workers:       2 * runtime.NumCPU(),
 		Readers:       4,
@@ -167,6 +170,7 @@ func (c *Config) complete() {
 	if c.Workers == 0 {
 		c.Workers = d.Workers
 	}
+	c.Log = cmp.Or(c.Log, d.Log)
 	c.LogFile = cmp.Or(c.LogFile, d.LogFile)
 	c.CBSD = cmp.Or(c.CBSD, d.CBSD)
 	c.Boot = cmp.Or(c.Boot, d.Boot)

@@ -47,6 +47,8 @@ func (c *Config) Validate() error {
 	v.atLeast("foreign_wait", c.ForeignWait, 0)
 	v.atLeast("legacy_expires", c.LegacyExpires, 0)
 	v.atLeast("reply_ttl", c.ReplyTTL, minute)
+	v.check("log", c.Log == "file" || c.Log == "syslog", "neither file nor syslog").
+		hint(`"syslog", or "file" for the one that logfile names`)
 	v.check("journal_mode", c.JournalMode == "wal" || c.JournalMode == "delete", "neither wal nor delete").
 		hint(`"delete" is for a pool on NFS, "wal" for all others`)
 	v.check("boot", c.Boot == BootNone || c.Boot == BootStart, "neither none nor start").

@@ -149,6 +149,9 @@ func (c *checker) check(ctx context.Context) {
 	c.say(cbsd.OK, "configuration", c.file, "")
 	c.checkCBSD(ctx, cfg)
 	c.checkSenders(cfg)
+	if cfg.Log == syslogKind {
+		c.checkSyslog()
+	}
 	if cfg.OpenMetrics() {
 		c.say(cbsd.Warning, "metrics", cfg.MetricsListen+" can be read from other hosts, without a password", `a loopback address such as "127.0.0.1:9114", or a firewall`)
 	}
@@ -180,6 +183,16 @@ func (c *checker) checkCBSD(ctx context.Context, cfg *config.Config) {
 		c.say(f.Level, f.About, f.Text, f.Hint)
 	}
 	c.checkBoot(ctx, cfg, pool)
+}
+
+func (c *checker) checkSyslog() {
+	w, err := dialSyslog("")
+	if err != nil {
+		c.say(cbsd.Warning, "log", fmt.Sprintf("syslogd is not there: %v", err), "start it; until then what the agent says is lost")
+		return
+	}
+	w.Close()
+	c.say(cbsd.OK, "log", "syslog, facility daemon", "")
 }
 
 func (c *checker) checkSenders(cfg *config.Config) {

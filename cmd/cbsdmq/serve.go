@@ -429,16 +429,20 @@ func openLogs(cfgs []*config.Config) ([]poolLog, error) {
 	files := make(map[string]poolLog)
 	var logs []poolLog
 	for _, c := range cfgs {
-		l, ok := files[c.LogFile]
+		file := c.LogFile
+		if c.Log == syslogKind {
+			file = syslogKind // no path
+		}
+		l, ok := files[file]
 		if ok {
 			l.Closer = io.NopCloser(nil)
 		} else {
 			var err error
-			if l, err = openLog(c.LogFile); err != nil {
+			if l, err = openLog(file); err != nil {
 				closeLogs(logs)
 				return nil, fmt.Errorf("%s: %w", c.File, err)
 			}
-			files[c.LogFile] = l
+			files[file] = l
 		}
 		logs = append(logs, l)
 	}
@@ -451,10 +455,15 @@ func closeLogs(logs []poolLog) {
 	}
 }
 
+// syslogKind is what the key log holds for syslogd.
+const syslogKind = "syslog"
+
 func openLog(name string) (poolLog, error) {
 	var w io.Writer
 	var c io.Closer = io.NopCloser(nil)
 	switch name {
+	case syslogKind:
+		return openSyslog(""), nil
 	case "", "-", "/dev/stdout":
 		w = os.Stdout
 	case "/dev/stderr":
