@@ -198,7 +198,7 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 		}
 	}
 	if err != nil && s.cfg.Senders != nil && row.Flags&journal.Legacy == 0 {
-		a.accept.End = s.unproven(row, err)
+		a.accept.End = s.unproven(ctx, row, err)
 		return a, nil
 	}
 	if err == nil {

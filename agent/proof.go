@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -51,14 +52,18 @@ func (s *Server) otherPool(pool string) error {
 
 // unproven gives a job that somebody may only pretend to send an identity of its
 // own: under the id that it claims it could take the place of the real one, or get
-// the answer to it. The refusal still names the claimed id, for a client of ours
-// that waits for it.
-func (s *Server) unproven(row *journal.Job, err error) *journal.Finish {
+// the answer to it. The refusal names the claimed id, for a client of ours that
+// waits for it, unless the journal has a job of that id: whoever waits for that one
+// is not to take this for its end.
+func (s *Server) unproven(ctx context.Context, row *journal.Job, err error) *journal.Finish {
 	claimed := row.ID
 	row.ID = ulid.Make().String()
 	row.Ident, row.Key, row.Signer, row.SignKey = row.ID, "", "", ""
 	row.Flags &^= journal.Stream
 	end := refusal(err)
+	if known, e := s.cfg.Journal.Reader().Job(ctx, claimed); e != nil || known != nil {
+		return end
+	}
 	var r cbsdmq.Reply
 	if json.Unmarshal(end.Result, &r) == nil {
 		r.ID = cbsdmq.PrintedID(s.cfg.Pool, claimed)
@@ -80,7 +85,7 @@ func (l *loop) disown(j *job) {
 	err := cbsdmq.Errorf(cbsdmq.CodeRefused, field, "%s", what).WithHint("make a new one")
 	row := *a.accept.Job
 	row.Before, row.Plan = nil, nil // no secrets of what is refused
-	end := l.s.unproven(&row, err)
+	end := l.s.unproven(context.Background(), &row, err)
 	a.accept = &journal.Accept{Job: &row, Address: a.accept.Address, End: end}
 	if !l.arrive(a) {
 		a.done(errNotNow)

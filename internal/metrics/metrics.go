@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -57,10 +58,10 @@ func (p *Page) AddDurations(f *Family, d *Durations, labels ...string) {
 	sum := int64(0)
 	for i, limit := range d.limits {
 		sum += d.counts[i].Load()
-		p.sample(f, "_bucket", float64(sum), append(labels[:len(labels):len(labels)], "le", number(limit.Seconds())))
+		p.sample(f, "_bucket", float64(sum), append(slices.Clip(labels), "le", number(limit.Seconds())))
 	}
 	sum += d.counts[len(d.limits)].Load()
-	p.sample(f, "_bucket", float64(sum), append(labels[:len(labels):len(labels)], "le", "+Inf"))
+	p.sample(f, "_bucket", float64(sum), append(slices.Clip(labels), "le", "+Inf"))
 	p.sample(f, "_sum", time.Duration(d.sum.Load()).Seconds(), labels)
 	p.sample(f, "_count", float64(sum), labels)
 }
