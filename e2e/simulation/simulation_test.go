@@ -108,7 +108,7 @@ func TestSeeds(t *testing.T) {
 	t.Logf("%d schedules in %s, %.0f in a second", *seedsFlag, took.Round(time.Millisecond), float64(*seedsFlag)/took.Seconds())
 	summary(t, sum)
 	if *fromFlag == 1 && *seedsFlag >= 200 {
-		covered(t, tally)
+		covered(t, tally, *seedsFlag)
 	}
 }
 
