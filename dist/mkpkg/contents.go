@@ -35,6 +35,7 @@ var copied = []struct {
 	{"share/examples/cbsdmq/jobs/bin.jail", "dist/samples/bin.jail/*", 0o555},
 	{"share/examples/cbsdmq/jobs/bin.bhyve", "dist/samples/bin.bhyve/*", 0o555},
 	{"share/examples/cbsdmq/wire", "dist/samples/wire/*", 0o555},
+	{"share/examples/cbsdmq/grafana", "dist/grafana/*", 0o444},
 }
 
 // samples are copied to their name without .sample when the package is
