@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,11 +15,15 @@ type crashes struct {
 	jobs []string // printed ids
 }
 
-// watchCrashes reads what earlier agents have left in dir and has this one leave
-// a report if it crashes. Without it the pools are served all the same.
-func watchCrashes(dir string, log *slog.Logger) (c *crashes, stop func()) {
+// watchCrashes reads what earlier agents of these pools have left in dir and has
+// this one leave a report if it crashes. Without it the pools are served all the
+// same.
+func watchCrashes(dir string, pools []string, log *slog.Logger) (c *crashes, stop func()) {
 	c = new(crashes)
-	reports, err := crash.Reports(dir)
+	reports, err := crash.Reports(dir, func(job string) bool {
+		pool, _, _ := strings.Cut(job, "/")
+		return slices.Contains(pools, pool)
+	})
 	for _, r := range reports {
 		log.Error("an agent before this one crashed", "report", r.File, "job", r.Job, "hint", "please report it; commands went on meanwhile")
 		if r.Job != "" {

@@ -54,7 +54,11 @@ func serveAgent(ctx context.Context, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	crashed, unwatch := watchCrashes(cfgs[0].StateDir, logs[0].log)
+	var pools []string
+	for _, c := range cfgs {
+		pools = append(pools, c.Pool)
+	}
+	crashed, unwatch := watchCrashes(cfgs[0].StateDir, pools, logs[0].log)
 	defer unwatch()
 	h := newHosted(o, cfgs, who, logs)
 	h.crashed, h.board = crashed, newBoard()

@@ -50,7 +50,7 @@ func Watch(dir string) (stop func(), err error) {
 	}
 	name := filepath.Join(dir, prefix+strconv.Itoa(os.Getpid())+running)
 	// What an earlier process of this number left is a report of its own.
-	if _, err := retire(dir, filepath.Base(name)); err != nil {
+	if _, err := retire(dir, filepath.Base(name), func(string) bool { return true }); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
@@ -76,8 +76,9 @@ type Report struct {
 }
 
 // Reports returns those in dir that were not returned before, and settles them.
-// Those of processes that run are left alone.
-func Reports(dir string) ([]Report, error) {
+// Those of processes that run are left alone, and those about a job that is not
+// mine: they are for the process that takes it up.
+func Reports(dir string, mine func(job string) bool) ([]Report, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -91,7 +92,7 @@ func Reports(dir string) ([]Report, error) {
 		if !ok || pid == os.Getpid() || alive(pid) {
 			continue
 		}
-		r, err := retire(dir, e.Name())
+		r, err := retire(dir, e.Name(), mine)
 		if err != nil {
 			return found, err
 		}
@@ -114,8 +115,9 @@ func alive(pid int) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// retire keeps a report under another name, or removes one that is empty.
-func retire(dir, name string) (*Report, error) {
+// retire keeps a report under another name, or removes one that is empty. One
+// about a job that is not mine stays as it is.
+func retire(dir, name string, mine func(job string) bool) (*Report, error) {
 	path := filepath.Join(dir, name)
 	text, at, err := read(path)
 	switch {
@@ -126,11 +128,15 @@ func retire(dir, name string) (*Report, error) {
 	case len(text) == 0:
 		return nil, os.Remove(path)
 	}
+	job := jobOf(text)
+	if job != "" && !mine(job) {
+		return nil, nil
+	}
 	kept := filepath.Join(dir, fmt.Sprintf("%s%s%s", prefix, at, reported))
 	if err := os.Rename(path, kept); err != nil {
 		return nil, fmt.Errorf("crash reports: %w", err)
 	}
-	return &Report{File: kept, Job: jobOf(text)}, nil
+	return &Report{File: kept, Job: job}, nil
 }
 
 func read(path string) (text []byte, at string, err error) {

@@ -54,6 +54,10 @@ func act(how, dir string) int {
 	select {}
 }
 
+func ofPool(pool string) func(string) bool {
+	return func(job string) bool { return strings.HasPrefix(job, pool+"/") }
+}
+
 func TestReports(t *testing.T) {
 	for how, want := range map[string]struct {
 		reports int
@@ -73,7 +77,12 @@ func TestReports(t *testing.T) {
 			if exit, ok := errors.AsType[*exec.ExitError](err); how != "well" && !ok || ok && exit.ExitCode() == 3 {
 				t.Fatal(err)
 			}
-			got, err := Reports(dir)
+			got, err := Reports(dir, ofPool("pool2")) // another agent: it takes what names no job
+			if err != nil || want.job != "" && len(got) != 0 {
+				t.Errorf("the agent of another pool takes %v, %v", got, err)
+			}
+			own, err := Reports(dir, ofPool("pool1"))
+			got = append(got, own...)
 			if err != nil || len(got) != want.reports {
 				t.Fatalf("got %v, %v", got, err)
 			}
@@ -83,7 +92,7 @@ func TestReports(t *testing.T) {
 					t.Errorf("got %+v, %v\n%s", r, err, text)
 				}
 			}
-			if again, err := Reports(dir); err != nil || len(again) != 0 {
+			if again, err := Reports(dir, ofPool("pool1")); err != nil || len(again) != 0 {
 				t.Errorf("again: %v, %v", again, err)
 			}
 			if left, _ := filepath.Glob(filepath.Join(dir, "*"+running)); len(left) > 0 {
@@ -101,7 +110,7 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := Reports(dir); err != nil || len(got) != 0 {
+	if got, err := Reports(dir, ofPool("pool1")); err != nil || len(got) != 0 {
 		t.Fatalf("got %v, %v", got, err)
 	}
 	entries, err := os.ReadDir(dir)
