@@ -88,7 +88,7 @@ var table = []mutation{
 	},
 	{
 		name: "the last argument is left out", by: judge.AsAsked,
-		edits: []edit{{"agent/begin.go", "Args: j.plan.Argv,", "Args: j.plan.Argv[:len(j.plan.Argv)-1],"}},
+		edits: []edit{{"agent/begin.go", "path, args := s.cfg.Command, j.plan.Argv\n", "path, args := s.cfg.Command, j.plan.Argv[:len(j.plan.Argv)-1]\n"}},
 	},
 	{
 		name: "the exit status is not looked at", by: judge.Done,
