@@ -14,8 +14,8 @@ const poisonHint = "look at the guest before you submit it again; the state_dir 
 // countCrashes notes in the journal on which of the open jobs the agent before
 // this one crashed. A job on which two crashed is not handled a third time.
 //
-// One that was not in the journal yet comes again from its broker: then it goes
-// into the journal before anything else is done with it.
+// One that was not in the journal yet, or not acknowledged, comes again from its
+// broker: then it goes into the journal before anything else is done with it.
 func (s *Server) countCrashes(open []*journal.Job) error {
 	if s.cfg.Crashed == nil {
 		return nil
@@ -30,7 +30,6 @@ func (s *Server) countCrashes(open []*journal.Job) error {
 		if !s.suspects[id] || row.Flags&journal.Poison != 0 {
 			continue
 		}
-		delete(s.suspects, id)
 		flag, said := journal.Crashed, "the agent crashed on a job, it is tried once more"
 		if row.Flags&journal.Crashed != 0 {
 			flag, said = journal.Poison, "the agent crashed on a job again, it is given up"
