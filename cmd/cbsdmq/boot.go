@@ -101,11 +101,11 @@ func stopEstimate(guests []cbsd.BootGuest, workers int) (d time.Duration) {
 
 // checkBoot says what keeps a pool with "boot": "start" from coming up and going
 // down as it should.
-func (c *checker) checkBoot(ctx context.Context, cfg *config.Config, pool *cbsd.Pool) {
+func (c *checker) checkBoot(ctx context.Context, cfg *config.Config, pool *cbsd.Pool, rc []string) {
 	if cfg.Boot != config.BootStart {
 		return
 	}
-	if why := cbsddServes(rcFiles, cfg.CBSDEnv); why != "" {
+	if why := cbsddServes(rc, cfg.CBSDEnv); why != "" {
 		c.say(cbsd.Warning, "boot", why+": the agent leaves starting to it", bootHint)
 	}
 	guests, err := pool.BootOrder(ctx)
@@ -121,7 +121,7 @@ func (c *checker) checkBoot(ctx context.Context, cfg *config.Config, pool *cbsd.
 	}
 	c.say(cbsd.OK, "boot", fmt.Sprintf("%d guests are started after a boot", n), "")
 	need := stopEstimate(guests, cfg.Workers)
-	limit, err := strconv.Atoi(rcValue(rcFiles, "rcshutdown_timeout"))
+	limit, err := strconv.Atoi(rcValue(rc, "rcshutdown_timeout"))
 	if err == nil && need+shutdownRest > time.Duration(limit)*time.Second {
 		seconds := int((need + shutdownRest).Seconds())
 		c.say(cbsd.Warning, "boot", fmt.Sprintf("to stop all guests can take %s, and a shutdown has %d s", need, limit),

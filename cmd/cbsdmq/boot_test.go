@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cbsd/cbsdmq/cbsd"
+	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
+	"github.com/cbsd/cbsdmq/config"
 )
 
 func TestCbsddServes(t *testing.T) {
@@ -60,5 +64,38 @@ func TestStopEstimate(t *testing.T) {
 	}
 	if got := stopEstimate(nil, 2); got != time.Duration(0) {
 		t.Errorf("no guests: %s", got)
+	}
+}
+
+func TestCheckBoot(t *testing.T) {
+	workdir := filepath.Join(t.TempDir(), "pool1")
+	if err := cbsdsim.Init(workdir, "pool1.my.domain"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"vm1", "vm2", "vm3"} {
+		var out bytes.Buffer
+		args := []string{"bcreate", "jname=" + name, "vm_os_type=linux", "vm_os_profile=lab-tiny", "imgsize=10m", "vm_ram=64m"}
+		if status := cbsdsim.Main(args, []string{"workdir=" + workdir, "NOINTER=1"}, &out, &out); status != 0 {
+			t.Fatalf("%d: %s", status, &out)
+		}
+	}
+	cfg := config.Default()
+	cfg.CBSDEnv, cfg.RunDir, cfg.Boot, cfg.Workers = workdir, t.TempDir(), config.BootStart, 2
+	pool, err := openCBSD(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	rc := filepath.Join(t.TempDir(), "rc.conf")
+	for seconds, warns := range map[string]bool{"90": false, "74": true, "": false} {
+		if err := os.WriteFile(rc, []byte("rcshutdown_timeout=\""+seconds+"\"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		c := checker{g: &globals{stdout: &out, format: "text"}, pool: "pool1"}
+		c.checkBoot(t.Context(), cfg, pool, []string{rc})
+		if !strings.Contains(out.String(), "3 guests are started after a boot") || strings.Contains(out.String(), "sysrc rcshutdown_timeout=75") != warns {
+			t.Errorf("%s seconds: %s", seconds, &out)
+		}
 	}
 }

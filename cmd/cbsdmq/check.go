@@ -182,7 +182,7 @@ func (c *checker) checkCBSD(ctx context.Context, cfg *config.Config) {
 	for _, f := range pool.Probe(ctx).Findings {
 		c.say(f.Level, f.About, f.Text, f.Hint)
 	}
-	c.checkBoot(ctx, cfg, pool)
+	c.checkBoot(ctx, cfg, pool, rcFiles)
 }
 
 func (c *checker) checkSyslog() {
