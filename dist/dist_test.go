@@ -141,3 +141,19 @@ func TestWireExamples(t *testing.T) {
 		}
 	}
 }
+
+// What make would do: its parts are tested where they are.
+func TestMakefile(t *testing.T) {
+	if _, err := exec.LookPath("make"); err != nil {
+		t.Skip("no make")
+	}
+	out, err := exec.CommandContext(t.Context(), "make", "-n", "-C", "..", "release", "VERSION=1.2.3").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"-o build/freebsd-arm64/cbsdmq", "-X main.release=1.2.3", "FreeBSD-$release-amd64/cbsdmq-1.2.3.pkg", "> SHA256"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("it does not do %q", want)
+		}
+	}
+}
