@@ -161,7 +161,9 @@ func (in poolInfo) row() []string {
 		row[6] = fmt.Sprint(a.Held)
 	}
 	row[7] = age(a.Oldest)
-	row[8] = fmt.Sprintf("%d/%d", a.GuestsOn, a.Guests)
+	if a.Guests > 0 || a.DiskSize > 0 { // an older agent tells neither
+		row[8] = fmt.Sprintf("%d/%d", a.GuestsOn, a.Guests)
+	}
 	if a.DiskSize > 0 {
 		row[9] = fmt.Sprintf("%d%% of %s", (a.DiskUsed*100+a.DiskSize/2)/a.DiskSize, size(a.DiskSize))
 	}
