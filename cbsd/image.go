@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -100,10 +101,11 @@ func allocated(g GuestState) (sum int64) {
 
 // judgeImport judges bimport and jimport, which end with status 0 whatever
 // happened. What they made half stays.
-func (p *Pool) judgeImport(plan Plan, name string, was, is GuestState) finding {
+func (p *Pool) judgeImport(plan Plan, name string, before Snapshot, was, is GuestState) finding {
 	if !is.Exists {
 		f := finding{had: was.Exists, why: name + " was not imported"}
-		if left := p.leftovers(plan, name); len(left) > 0 {
+		left := slices.DeleteFunc(p.leftovers(plan, name), func(path string) bool { return before.Files[path].Exists })
+		if len(left) > 0 {
 			f.hint = "parts of it are left: rm -r " + strings.Join(left, " ")
 		}
 		return f
@@ -141,10 +143,21 @@ func (p *Pool) leftovers(plan Plan, name string) []string {
 	if plan.Verb == Import {
 		for _, dir := range []string{"jails-data", "jails-system"} {
 			more, _ := filepath.Glob(filepath.Join(p.path(dir), "tmp.*")) // the pattern is a good one
-			left = append(left, more...)
+			left = append(left, slices.DeleteFunc(more, ofLiveProcess)...)
 		}
 	}
 	return left
+}
+
+// ofLiveProcess reports whether a directory tmp.PID is that of a command that
+// runs: another import.
+func ofLiveProcess(path string) bool {
+	pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Ext(path), "."))
+	if err != nil {
+		return true // it is named otherwise
+	}
+	_, alive := live(pid)
+	return alive
 }
 
 // readFiles reads the files that plan is to make.

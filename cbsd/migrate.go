@@ -67,7 +67,7 @@ func parseRemote(out []byte, name, family string) (GuestState, error) {
 // judgeMigrate judges bmigrate and jcoldmigrate by both sides. A guest that
 // both have, or none, is never done: it is said who has what, with the commands
 // that put it right.
-func judgeMigrate(plan Plan, before, now Snapshot) finding {
+func judgeMigrate(plan Plan, before, now Snapshot, code int) finding {
 	name := plan.Guest
 	node, _ := plan.Arg("node")
 	was, here := before.Guests[name], now.Guests[name]
@@ -79,8 +79,15 @@ func judgeMigrate(plan Plan, before, now Snapshot) finding {
 	}
 	there, read := now.Remote[name]
 	if !read {
-		return finding{why: "what became of it on " + node + " is not known: " + now.RemoteError, hint: "look at both: cbsd " + plan.Family[:1] +
-			"ls here, and cbsd rexe node=" + node + " /usr/local/bin/cbsd " + plan.Family[:1] + "ls. Start it nowhere before you know"}
+		look := "look at both: cbsd " + plan.Family[:1] + "ls here, and cbsd rexe node=" + node + " /usr/local/bin/cbsd " + plan.Family[:1] + "ls"
+		if code != 0 && here.Exists && here.Running == was.Running && here.Status == was.Status { // it was refused, as a rule
+			f := finding{why: name + " was not moved"}
+			if here.Running {
+				f.hint = "it runs here; " + node + " does not say whether it has it, too: " + look
+			}
+			return f
+		}
+		return finding{why: "what became of it on " + node + " is not known: " + now.RemoteError, hint: look + ". Start it nowhere before you know"}
 	}
 	if plan.Command == "jcoldmigrate" {
 		return judgeCold(name, node, was, here, there)

@@ -15,9 +15,10 @@ var (
 	escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
 	// lines of stdout that follow, or come before, whatever happened
 	chatter = regexp.MustCompile(`^(\w+ done in |Use cbsd \w+ |PID: |Send SIGTERM to |For attach |V(NC|RDP) |Waiting for PID|Boot device|Please use for debug: ` +
-		`|St(art|opp)ing jail: |\[debug\]|Resolution: |Looks like .* is empty|Temporary boot device: |vm_iso_path: |media found: |machine_accel |(bhyve|jail) renice: |Cloning\.|Rename\.)`)
+		`|St(art|opp)ing jail: |\[debug\]|Resolution: |Looks like .* is empty|Temporary boot device: |vm_iso_path: |media found: |machine_accel |(bhyve|jail) renice: |Cloning\.|Rename\.` +
+		`|Processed ISO size: |Bad ISO (count|list): |Exporting \(with |environment flat size: |exported image file: )`)
 	// lines of stderr that CBSD has to say on any day, on Linux above all
-	noise = regexp.MustCompile(`^(sysctl: |\[: |found CBSDfile|Terminated$)`)
+	noise = regexp.MustCompile(`^(sysctl: |\[: |found CBSDfile|Terminated$|\.\.\.|Try ')`)
 )
 
 // said returns what a command has said about itself at last: on stdout, where

@@ -2,6 +2,7 @@ package cbsd
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -173,7 +174,14 @@ func TestVerdictImport(t *testing.T) {
 	behave(t, p, cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"bimport": {Half: true}}})
 	steps(t, p, []step{{"bimport jname=vm1 new_jname=vm4", failed, 1, "vm4 was not imported", "rm -r " + p.path("jails-data", "vm4-data")}})
 	behave(t, p, lies("bimport"))
+	write(t, p.path("jails-system", "tmp.999999", "x"), 1) // of an import before
 	steps(t, p, []step{{"bimport jname=vm1 new_jname=vm5", failed, 1, "vm5 was not imported", ""}})
+	if v := do(t, p, "bimport", "jname=vm1", "new_jname=vm5"); v.Hint != "" {
+		t.Errorf("what it has not left is to be removed: %s", v.Hint)
+	}
+	if ofLiveProcess(p.path("jails-data", "tmp.999999999")) || !ofLiveProcess(fmt.Sprintf("/x/tmp.%d", os.Getpid())) {
+		t.Error("whose directory it is")
+	}
 	if lanes := mustPlan(t, p, "bimport", "jname=vm1").Lanes; len(lanes) != 1 || lanes[0] != "vm1" {
 		t.Errorf("lanes %q", lanes)
 	}
@@ -251,7 +259,7 @@ func TestVerdictMigrate(t *testing.T) {
 	steps(t, here, []step{
 		{"bmigrate jname=vm1 node=node2", failed, 1, "runs neither here nor on node2: Not running", "start it here"},
 		{"bstart vm1 vm2 vm3", cbsdmq.Changed, 0, "", ""},
-		{"bmigrate jname=vm1 node=node9", failed, 1, "what became of it on node9 is not known", "Start it nowhere"},
+		{"bmigrate jname=vm1 node=node9", failed, 1, "vm1 was not moved: bmigrate: no such node node9", "it runs here; node9 does not say"},
 		{"bmigrate jname=nosuch node=node2", failed, 1, "there is no guest nosuch", ""},
 		// status 0, but 14.1.3a cannot register it there
 		{"bmigrate jname=vm1 node=node2", failed, 1, "vm1 runs on node2, but is registered here and not there", "cbsd junregister jname=vm1 here, then cbsd rexe node=node2"},
@@ -287,9 +295,22 @@ func TestJudgeMigrate(t *testing.T) {
 		{off, off, false, "does not run on n2, nor here", ""},
 	} {
 		f := judgeMigrate(plan, Snapshot{Guests: map[string]GuestState{"vm1": on}},
-			Snapshot{Guests: map[string]GuestState{"vm1": c.here}, Remote: map[string]GuestState{"vm1": c.there}})
+			Snapshot{Guests: map[string]GuestState{"vm1": c.here}, Remote: map[string]GuestState{"vm1": c.there}}, 0)
 		if f.met != c.met || !strings.Contains(f.why, c.why) || !strings.Contains(f.hint, c.hint) {
 			t.Errorf("%+v, %+v: %+v", c.here, c.there, f)
+		}
+	}
+}
+
+// Where the other node does not answer, status 0 is not believed.
+func TestJudgeMigrateUnread(t *testing.T) {
+	plan := Plan{Command: "bmigrate", Argv: []string{"bmigrate", "jname=vm1", "node=n2"}, Verb: Migrate, Family: bhyve, Guest: "vm1"}
+	on := GuestState{Exists: true, Emulator: bhyve, Running: true}
+	before := Snapshot{Guests: map[string]GuestState{"vm1": on}}
+	for _, here := range []GuestState{on, {}, {Exists: true, Emulator: bhyve}} {
+		f := judgeMigrate(plan, before, Snapshot{Guests: map[string]GuestState{"vm1": here}, RemoteError: "no route"}, 0)
+		if f.met || !strings.Contains(f.why, "is not known: no route") || !strings.Contains(f.hint, "Start it nowhere") {
+			t.Errorf("%+v: %+v", here, f)
 		}
 	}
 }
@@ -309,7 +330,7 @@ func TestVerdictColdMigrate(t *testing.T) {
 		{"jstart j1", cbsdmq.Changed, 0, "", ""},
 		{"jcoldmigrate jname=j1 node=node2", cbsdmq.Changed, 0, "", ""},
 		{"jcoldmigrate jname=j2 node=node2", cbsdmq.Changed, 0, "", ""},
-		{"jcoldmigrate jname=j3 node=node9", failed, 1, "what became of it on node9 is not known", ""},
+		{"jcoldmigrate jname=j3 node=node9", failed, 1, "j3 was not moved: Preparing.", ""},
 	})
 	tell(cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"jcoldmigrate": {Half: true}}})
 	steps(t, here, []step{
@@ -325,4 +346,19 @@ func TestVerdictColdMigrate(t *testing.T) {
 func addNode(t *testing.T, p *Pool, name string) {
 	t.Helper()
 	execSQL(t, p.path("var", "db", "nodes.sqlite"), "INSERT INTO nodelist (nodename, ip) VALUES ('"+name+"', '127.0.0.2')")
+}
+
+// What the real commands print last says nothing of what went wrong.
+func TestSaidOfLongWork(t *testing.T) {
+	for _, c := range []struct{ stdout, stderr, want string }{
+		{"Warning: obtain_iso error for: x\n\nProcessed ISO size: 0\nBad ISO count: 1\nBad ISO list:  x\n", "", "Warning: obtain_iso error for: x"},
+		{
+			"Exporting (with compress level:6), please stand by: x\nenvironment flat size: 0, images size x.img: 10k\nexported image file: /x.img\njexport done in 3 seconds\n",
+			"WIP: [0%/bin/tar: gnutar: Invalid archive format\nTry '/bin/tar --help' for more information.\n...100%]\n", "WIP: [0%/bin/tar: gnutar: Invalid archive format",
+		},
+	} {
+		if got := said(Exit{Stderr: []byte(c.stderr)}, []byte(c.stdout)); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
 }

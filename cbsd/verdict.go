@@ -243,13 +243,13 @@ func (p *Pool) judge(ctx context.Context, plan Plan, before, now Snapshot, names
 	case Export:
 		return p.judgeExport(plan, before, now)
 	case Migrate:
-		return judgeMigrate(plan, before, now)
+		return judgeMigrate(plan, before, now, code)
 	case Transfer:
 		return judgeTransfer(plan, before, now)
 	}
 	all := finding{none: true, met: true, had: true}
 	for _, name := range names {
-		f := p.judgeGuest(plan, name, before.Guests[name], now.Guests[name], code, tail)
+		f := p.judgeGuest(plan, name, before, now, code, tail)
 		if f.none {
 			continue
 		}
@@ -262,7 +262,8 @@ func (p *Pool) judge(ctx context.Context, plan Plan, before, now Snapshot, names
 	return all
 }
 
-func (p *Pool) judgeGuest(plan Plan, name string, was, is GuestState, code int, tail []byte) finding {
+func (p *Pool) judgeGuest(plan Plan, name string, before, now Snapshot, code int, tail []byte) finding {
+	was, is := before.Guests[name], now.Guests[name]
 	switch plan.Verb {
 	case Create:
 		return judgeCreate(plan, name, was, is, tail)
@@ -271,7 +272,7 @@ func (p *Pool) judgeGuest(plan Plan, name string, was, is GuestState, code int, 
 	case Register, Unregister:
 		return judgeRegister(plan, name, was, is)
 	case Import:
-		return p.judgeImport(plan, name, was, is)
+		return p.judgeImport(plan, name, before, was, is)
 	}
 	if !is.Exists {
 		return finding{why: missing(name, is)}
