@@ -106,7 +106,7 @@ func printed(file string) (tail []byte, size int64) {
 // tickStill looks now and then at a command that has run for long, and warns
 // where nothing moves.
 func (l *loop) tickStill(j *job, now time.Time) {
-	if now.Sub(j.row.Begun) < stillAfter || now.Sub(j.looked) < stillEvery {
+	if now.Sub(j.row.Begun) < stillAfter || now.Sub(j.looked) < stillEvery || j.plan.Command == cbsd.HoldGuest { // which waits
 		return
 	}
 	j.looked = now

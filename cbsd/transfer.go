@@ -122,7 +122,10 @@ func (t *transfer) say(format string, args ...any) { fmt.Fprintf(t.out, format+"
 // move brings the guest to the other side and proves it there.
 func (t *transfer) move(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{t.unregister, t.copy, t.register, t.prove} {
-		if err := errors.Join(ctx.Err(), step(ctx)); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}

@@ -289,3 +289,28 @@ func TestTransferProves(t *testing.T) {
 	}
 	isIn(t, from, to)
 }
+
+// A job that is cancelled puts everything back, or has not touched it.
+func TestTransferCancelled(t *testing.T) {
+	t.Parallel()
+	from, to, run := move(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	out, err := run(ctx)
+	if !errors.Is(err, context.Canceled) || strings.Contains(out, "unregistering") {
+		t.Errorf("before it began: %v\n%s", err, out)
+	}
+	isIn(t, from, to)
+	// in the middle of the copy
+	tr := newTransfer("vm1", from.cfg.Workdir, to.cfg.Workdir, from.cfg.CBSD, new(bytes.Buffer))
+	defer tr.close()
+	rec, _, err := tr.record()
+	if err := errors.Join(err, tr.write(rec), tr.unregister(t.Context()), tr.copy(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(tr.staging, "jails-data", "x"), 5)
+	if out, err := run(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(out, "again, as before") {
+		t.Errorf("in the middle: %v\n%s", err, out)
+	}
+	isIn(t, from, to)
+}
