@@ -412,7 +412,7 @@ func TestIDsBeginAgain(t *testing.T) {
 			if stranger.State != cbsdmq.Done || stranger.Message != "Off\n" {
 				t.Errorf("a job with the id of another was answered with %+v", stranger)
 			}
-			w.logged("command=bset guest=vm1 state=done")
+			w.logged(`msg="job ended" pool=pool1 job=pool1/2 command=bset`)
 			o.good() // behind the reply that must not be
 			if n := o.unread(2); n != 0 {
 				t.Errorf("%d replies in the tube of a stranger", n)

@@ -101,7 +101,7 @@ func explain(doing, path string, err error) error {
 		return unavailable("the agent's user must be able to write %s and its directory: see their owner and mode, and whether the file system is read-only", path)
 	case sqlite3.SQLITE_NOTADB:
 		return unavailable(`if it is no journal, name another file with the key "journal"; else %s`, damagedHint(path))
-	case sqlite3.SQLITE_CORRUPT:
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR: // or a statement of ours does not fit what it says of its tables
 		return unavailable("%s", damagedHint(path))
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL:
 		return unavailable("another program holds %s: end it, `fuser %[1]s` names it", path)
