@@ -82,11 +82,16 @@ func (r Reader) Oldest(ctx context.Context) (time.Time, error) {
 	return fromMicro(us.Int64), explain("reading journal", r.path, err)
 }
 
-// pruneActs drops acts that are too old or too many.
-func (j *Journal) pruneActs(ctx context.Context, now time.Time, l Limits) error {
-	_, err := j.write.ExecContext(ctx, "DELETE FROM act WHERE seq IN (SELECT seq FROM act WHERE at < ? OR seq <= (SELECT max(seq) FROM act) - ? ORDER BY seq LIMIT "+strconv.Itoa(pruneStep)+")",
+// pruneActs drops acts that are too old or too many, and reports whether there
+// may be more of them.
+func (j *Journal) pruneActs(ctx context.Context, now time.Time, l Limits) (more bool, err error) {
+	res, err := j.write.ExecContext(ctx, "DELETE FROM act WHERE seq IN (SELECT seq FROM act WHERE at < ? OR seq <= (SELECT max(seq) FROM act) - ? ORDER BY seq LIMIT "+strconv.Itoa(pruneStep)+")",
 		before(now, l.forget()), actsMax)
-	return err
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n == pruneStep, err
 }
 
 type scanner = interface{ Scan(...any) error }

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -67,6 +68,17 @@ func TestActsAreBounded(t *testing.T) {
 	some, err := j.Reader().Acts(t.Context(), 2, "jail1", now.Add(-time.Minute), all[0].Seq)
 	if err != nil || len(some) != 2 || some[0].Seq != actsMax+29 || some[1].Seq != actsMax+27 {
 		t.Errorf("%+v, %v", some, err)
+	}
+	// However fast they come, none is left over.
+	b = Batch{Act: slices.Repeat([]cbsdmq.Act{{At: now, By: "anna", What: "cancel"}}, 3*pruneStep)}
+	commit(t, j, b)
+	for more := true; more; {
+		if more, err = j.Prune(t.Context(), now, Limits{Results: time.Minute, IDs: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err := j.Reader().Acts(t.Context(), 2*actsMax, "", time.Time{}, 0); err != nil || len(all) != actsMax-1 {
+		t.Errorf("%d acts, %v", len(all), err)
 	}
 	// A verdict goes with its job.
 	seq := accept(t, j, testAccept(testID(1))).Seq

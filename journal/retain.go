@@ -74,7 +74,8 @@ func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool
 				return err
 			}
 		}
-		if err := j.pruneActs(ctx, now, l); err != nil {
+		moreActs, err := j.pruneActs(ctx, now, l)
+		if err != nil {
 			return err
 		}
 		res, err := j.write.ExecContext(ctx, "DELETE FROM tombstone WHERE id IN (SELECT id FROM tombstone WHERE at < ? LIMIT ?)",
@@ -86,7 +87,7 @@ func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool
 		if err != nil {
 			return err
 		}
-		more = len(drops) == pruneStep || len(forget) == pruneStep || tombs == pruneStep
+		more = len(drops) == pruneStep || len(forget) == pruneStep || tombs == pruneStep || moreActs
 		return nil
 	})
 	if err != nil {
