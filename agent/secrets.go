@@ -29,6 +29,8 @@ func withoutSecrets(plan cbsd.Plan) (cbsd.Plan, [][]byte) {
 		}
 	}
 	plan.Argv = argv
+	// One may be the beginning of another.
+	slices.SortFunc(values, func(a, b []byte) int { return len(b) - len(a) })
 	return plan, values
 }
 

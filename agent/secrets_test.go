@@ -12,6 +12,7 @@ import (
 	"testing/iotest"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/cbsd"
 )
 
 const canary = "CANARY-pa55word"
@@ -85,5 +86,15 @@ func TestMask(t *testing.T) {
 				t.Errorf("%d %s: %v", size, name, err)
 			}
 		}
+	}
+}
+
+// One secret may be the beginning of another.
+func TestMaskLongest(t *testing.T) {
+	p := []byte("with pass and with password1")
+	_, values := withoutSecrets(cbsd.Plan{Argv: []string{"bcreate", "vnc_password=pass", "ci_user_pw_root=password1"}})
+	mask(p, values)
+	if got, want := string(p), "with **** and with *********"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
