@@ -308,7 +308,7 @@ func (l *loop) endQueued(j *job, state cbsdmq.State, code int, reason, hint stri
 	l.unready(j)
 	r := reply(state, code, reason, hint)
 	r.Warnings = j.plan.Warnings
-	if j.plan.Class == cbsd.Change {
+	if j.plan.Class == cbsd.Change && j.row.Flags&journal.HandingBack == 0 {
 		r.Outcome = cbsdmq.Unchanged
 	}
 	e := l.s.finish(j.row, r, nil, 0)

@@ -131,8 +131,8 @@ func TestAdoptHandedBack(t *testing.T) {
 	b.start()
 	b.finish(long, 0, "")
 	b.want(long, cbsdmq.Done, 0)
-	if r := b.want(waiting, cbsdmq.Unknown, cbsdmq.ExitUnknown); !strings.Contains(r.Reason, "handed back") {
-		t.Errorf("reason %q", r.Reason)
+	if r := b.want(waiting, cbsdmq.Unknown, cbsdmq.ExitUnknown); !strings.Contains(r.Reason, "handed back") || r.Outcome != "" {
+		t.Errorf("reason %q, outcome %q", r.Reason, r.Outcome)
 	}
 	if begun, _ := b.machine.snapshot(); len(begun) != 1 {
 		t.Errorf("begun: %q", begun)

@@ -69,12 +69,12 @@ func (s *Server) adopt(ctx context.Context, l *loop) (knowledge, error) {
 			if j.waits == 0 {
 				l.makeReady(j)
 			}
-			if err := s.revoked(j); err != nil {
+			if row.Flags&journal.HandingBack != 0 { // it may have run, whatever else is known of it
+				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, handBackDoubt, handBackHint)
+			} else if err := s.revoked(j); err != nil {
 				l.withdraw(j, err)
 			} else if row.Flags&journal.Poison != 0 {
 				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, "the agent crashed twice on it; its command was not started", poisonHint)
-			} else if row.Flags&journal.HandingBack != 0 {
-				l.endQueued(j, cbsdmq.Unknown, cbsdmq.ExitUnknown, handBackDoubt, handBackHint)
 			} else if row.Flags&journal.Cancelled != 0 {
 				l.cancelUnbegun(j)
 			}
