@@ -201,7 +201,7 @@ func (l *loop) commit() {
 		}
 		l.batch.Unbegin = batch.Unbegin
 		l.lazy = batch.Sent
-		for _, f := range failed {
+		for _, f := range slices.Backward(failed) { // what was done last is undone first
 			f(err)
 		}
 		return

@@ -111,6 +111,8 @@ func (s *Server) pause(ctx context.Context, req cbsdmq.Request) error {
 		p := cbsdmq.Pause{Pool: s.cfg.Pool, Guest: req.Guest, Reason: req.Reason, By: req.By, Since: time.Now().Truncate(time.Microsecond)}
 		l.setPauses(func(now pauses) { now[req.Guest] = p })
 		l.batch.Pause = append(l.batch.Pause, p)
+		// Who asked for its end at the same moment has asked before.
+		l.batch.Resume = slices.DeleteFunc(l.batch.Resume, func(guest string) bool { return guest == req.Guest })
 		l.act("pause", req)
 		l.after = append(l.after, func() {
 			s.log.Info("paused", "guest", req.Guest, "by", req.By, "reason", req.Reason)
@@ -143,7 +145,8 @@ func (s *Server) checkGuest(ctx context.Context, name string) error {
 func (s *Server) resume(ctx context.Context, req cbsdmq.Request) error {
 	return s.ask(ctx, func(l *loop, done func(error)) {
 		now := s.paused()
-		if _, is := now[req.Guest]; !is {
+		was, is := now[req.Guest]
+		if !is {
 			done(notPaused(s.cfg.Pool, req.Guest, now))
 			return
 		}
@@ -152,7 +155,9 @@ func (s *Server) resume(ctx context.Context, req cbsdmq.Request) error {
 		l.failed = append(l.failed, done)
 		l.after = append(l.after, func() {
 			s.log.Info("resumed", "guest", req.Guest, "by", req.By)
-			l.setPauses(func(now pauses) { delete(now, req.Guest) })
+			if s.paused()[req.Guest] == was { // else it was paused anew with the same commit
+				l.setPauses(func(now pauses) { delete(now, req.Guest) })
+			}
 			done(nil)
 		})
 	})

@@ -1,8 +1,11 @@
 package agent
 
 import (
+	"database/sql"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -290,5 +293,94 @@ func TestZFSAnswer(t *testing.T) {
 		if got := [3]any{used, free, ok}; got != want {
 			t.Errorf("%q: %v, want %v", out, got, want)
 		}
+	}
+}
+
+// batched has the loop take requests in their order before it writes what came of
+// any, and returns what they were answered.
+func (b *bench) batched(s *Server, reqs ...cbsdmq.Request) []error {
+	b.t.Helper()
+	errs := make([]error, len(reqs))
+	var wg sync.WaitGroup
+	taken := make(chan bool)
+	s.post(b.t.Context(), func(l *loop) {
+		for i, req := range reqs {
+			req.By = "anna"
+			wg.Go(func() { _, errs[i] = s.answer(b.t.Context(), req) })
+			for n := len(l.batch.Act); n == len(l.batch.Act); {
+				select {
+				case f := <-s.inbox:
+					f(l)
+				case <-time.After(20 * time.Second):
+					close(taken)
+					return
+				}
+			}
+		}
+		taken <- true
+	})
+	if !<-taken {
+		b.t.Fatal("a request was not taken")
+	}
+	wg.Wait()
+	return errs
+}
+
+// Of two people who ask for opposite things at the same moment, the later one
+// has what he asked for, and what he was told.
+func TestPauseRightAfterResume(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	pause, resume := cbsdmq.Request{Op: cbsdmq.OpPause, Guest: "jail1", Reason: "disk"}, cbsdmq.Request{Op: cbsdmq.OpResume, Guest: "jail1"}
+	b.ask(s, pause)
+	pause.Reason = "other disk"
+	for _, err := range b.batched(s, resume, pause) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 {
+		if p := s.paused().guest("jail1"); p == nil || p.Reason != "other disk" {
+			t.Errorf("it is paused by %+v", p)
+		}
+		b.stop()
+		s = b.start()
+		b.want(b.submit("jget", "jname=jail1"), cbsdmq.Done, 0)
+	}
+	for _, err := range b.batched(s, pause, resume) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 {
+		if p := s.paused().guest("jail1"); p != nil {
+			t.Errorf("it is paused by %+v", p)
+		}
+		b.stop()
+		s = b.start()
+		b.want(b.submit("jget", "jname=jail1"), cbsdmq.Done, 0)
+	}
+}
+
+// What could not be written of two pauses is undone, whole.
+func TestPausesThatCannotBeWritten(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	db, err := sql.Open("sqlite", filepath.Join(b.dir, "pool", "journal.sqlite"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec("CREATE TRIGGER no BEFORE INSERT ON act BEGIN SELECT RAISE(ABORT, 'not now'); END"); err != nil {
+		t.Fatal(err)
+	}
+	pause := cbsdmq.Request{Op: cbsdmq.OpPause, Guest: "jail1"}
+	for _, err := range b.batched(s, pause, pause) {
+		if err == nil {
+			t.Error("it was written")
+		}
+	}
+	if p := s.paused().guest("jail1"); p != nil {
+		t.Errorf("it is paused by %+v, and the journal does not know", p)
 	}
 }
