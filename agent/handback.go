@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -70,6 +71,9 @@ func handBack(ctx context.Context, pool string, j *journal.Journal, e Endpoint, 
 	}
 	replies := 0
 	for _, o := range owes {
+		if o.State == journal.Owed && o.Address.Bus != e.Name {
+			h.Reason = fmt.Sprintf("who waits for it at %s is told that it was handed back, by the next agent that serves the pool there", o.Address.Bus)
+		}
 		n, err := strconv.ParseUint(strings.TrimPrefix(o.Address.Tube, e.Prefix), 10, 64)
 		if o.State != journal.Owed || o.Address.Bus != e.Name || err != nil {
 			continue
@@ -94,11 +98,12 @@ func handBack(ctx context.Context, pool string, j *journal.Journal, e Endpoint, 
 	}
 	h.As = put.ID
 	r := reply(cbsdmq.Cancelled, cbsdmq.ExitCancelled, fmt.Sprintf("handed back to tube %s, as %d", e.Tube, put.ID), "")
-	return h, endHandedBack(j, row, r, owes)
+	muted := slices.DeleteFunc(owes, func(o journal.Owe) bool { return o.Address.Bus != e.Name })
+	return h, endHandedBack(j, row, r, muted)
 }
 
 // endHandedBack ends a job in the journal. Nobody is told at muted: the agent that
-// has it now replies.
+// has it now replies, on its own broker.
 func endHandedBack(j *journal.Journal, row *journal.Job, r cbsdmq.Reply, muted []journal.Owe) error {
 	result, err := json.Marshal(r)
 	if err != nil {

@@ -108,6 +108,34 @@ func TestHandBackInterrupted(t *testing.T) {
 	}
 }
 
+// Who waits at another broker than the one that a job is handed back to is told by
+// the next agent what became of it: the original cannot.
+func TestHandBackOfAnotherBus(t *testing.T) {
+	j, err := journal.Open(t.Context(), journal.Options{Path: t.TempDir() + "/journal.sqlite", State: t.TempDir(), Host: "h", Boot: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	const id = "01M82R0N9EXPGHS416HKWVED2E"
+	away := journal.Address{Bus: "nats", Tube: "result_id8"}
+	b := journal.Batch{Accept: []*journal.Accept{{
+		Job:     &journal.Job{ID: id, Ident: id, Bus: "nats", Command: "bset", Accepted: time.Now(), Plan: planOf(t, "bset", "jname=vm1")},
+		Address: away,
+	}}}
+	if err := j.Commit(&b); err != nil {
+		t.Fatal(err)
+	}
+	tubes := bus.New(mem.New(mem.Options{NoTTL: true}).Driver(), bus.Options{})
+	defer tubes.Close()
+	done, err := HandBack(t.Context(), "pool1", j, Endpoint{Name: "beanstalkd", Bus: tubes, Tube: "cbsd_pool1", Prefix: "result_id"})
+	if err != nil || len(done) != 1 || done[0].As == 0 || !strings.Contains(done[0].Reason, "nats") {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if owed, err := j.Reader().Owed(t.Context()); err != nil || len(owed) != 1 || owed[0].Address != away {
+		t.Errorf("owed: %v, %v", owed, err)
+	}
+}
+
 // An agent that starts after an interrupted HandBack does not run the job.
 func TestAdoptHandedBack(t *testing.T) {
 	b := newBench(t)
