@@ -59,6 +59,45 @@ func TestAgentsThatAreStarted(t *testing.T) {
 	}
 }
 
+// A service makes the directories of its log and run files, and leaves one that
+// is there as it is: it may be /var/log, or /dev of a log /dev/null.
+func TestDirectoriesOfServices(t *testing.T) {
+	for name, rc := range map[string]string{
+		"cbsdmq":        `cbsdmq_enable="YES"; cbsdmq_logdir="$ROOT/shared"`,
+		"cbsdmq_runner": `cbsdmq_runner_enable="YES"; cbsdmq_runner_dir="$ROOT/shared"; cbsdmq_runner_log="$ROOT/shared/out.log"`,
+		"cbsdmq_broker": `cbsdmq_broker_enable="YES"; cbsdmq_broker_log="$ROOT/shared/out.log"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			script, err := testserver.RCScript(".", root, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(root, "etc/rc.conf"), rc+"\n", 0o644)
+			write(t, filepath.Join(root, "usr/sbin/daemon"), "#!/bin/sh\n", 0o755)
+			write(t, filepath.Join(root, "usr/local/etc/cbsdmq/pool1.json"), "{}", 0o644)
+			shared := filepath.Join(root, "shared")
+			for _, there := range []bool{false, true} {
+				if there {
+					if err := os.Chmod(shared, 0o777); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if out, err := exec.CommandContext(t.Context(), "sh", script, "start").CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				info, err := os.Stat(shared)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if open := info.Mode().Perm()&0o007 != 0; open != there {
+					t.Errorf("there before: %v, its mode is %v", there, info.Mode())
+				}
+			}
+		})
+	}
+}
+
 func write(t *testing.T, file, text string, mode os.FileMode) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
