@@ -117,7 +117,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // common are the flags of all modes.
 func common(fs *flag.FlagSet, o *options) {
-	fs.StringVar(&o.dir, "dir", "", "directory of the run; default: one below that for temporary files")
+	fs.StringVar(&o.dir, "dir", "", "directory of the run, without a bin in it; default: one below that for temporary files")
 	fs.BoolVar(&o.keep, "keep", false, "keep the directory also if nothing was found")
 	fs.StringVar(&o.cbsdmq, "cbsdmq", "", "program to torture; default: it is built from the source")
 	fs.StringVar(&o.source, "source", ".", "the repository")
@@ -141,8 +141,11 @@ func (o *options) prepare() (err error) {
 		return fmt.Errorf("finding the directory: %w", err)
 	}
 	bin := filepath.Join(o.dir, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
+	if err := os.MkdirAll(o.dir, 0o755); err != nil {
 		return fmt.Errorf("making a directory: %w", err)
+	}
+	if err := os.Mkdir(bin, 0o755); err != nil { // it is removed at the end: never /usr/bin
+		return fmt.Errorf("-dir: making a directory of the run's own: %w", err)
 	}
 	o.progs, err = build(o.source, bin, o.cbsdmq)
 	return err
