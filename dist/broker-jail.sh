@@ -55,8 +55,13 @@ has=$(setting ip4_addr)
 running || cbsd jstart jname="$name"
 running || fail "jail $name does not run: cbsd jstart jname=$name"
 root=$(jls -j "$name" path)
+case $root in
+/?*) ;;
+*) fail "jail $name has the root '$root': that is this host" ;;
+esac
 
-# The broker in it. changed: it has to be started anew.
+# The broker in it. What is written is written by commands in the jail: from here, a
+# link in it would lead to a file of this host. changed: it has to be started anew.
 changed=''
 rc() {
 	[ "$(sysrc -R "$root" -n "$1" 2>/dev/null || true)" = "$2" ] && return
@@ -65,16 +70,16 @@ rc() {
 }
 copy() { # FILE MODE: from this host, where it differs
 	cmp -s "$1" "$root$1" && return
-	mkdir -p "$(dirname "$root$1")"
-	install -m "$2" "$1" "$root$1"
+	# shellcheck disable=SC2016,SC2094 # $1 is that of the jail
+	jexec "$name" sh -c 'mkdir -p "${1%/*}" && cat > "$1.new" && chmod "$2" "$1.new" && mv "$1.new" "$1"' sh "$1" "$2" < "$1"
 	changed=yes
 }
 if [ "$kind" = beanstalkd ]; then
 	service=beanstalkd
 	# -c and not -j: with the network of this host, which the jail may not have.
 	pkg -c "$root" info -e beanstalkd || pkg -c "$root" install -y beanstalkd
-	mkdir -p "$root/var/db/beanstalkd"
-	chown 65534:65534 "$root/var/db/beanstalkd"
+	jexec "$name" mkdir -p /var/db/beanstalkd
+	jexec "$name" chown 65534:65534 /var/db/beanstalkd
 	rc beanstalkd_user nobody
 	rc beanstalkd_flags "-l $addr -p $port -b /var/db/beanstalkd -f 50"
 else
