@@ -193,7 +193,7 @@ func (g *globals) reportInit(r initReport) error {
 	if r.Made || r.Written {
 		fmt.Fprintf(w, `next:
   cbsdmq check --config %s
-  service cbsdmq_runner start; service cbsdmq_agent restart
+  service cbsdmq_runner start; service cbsdmq restart
   cbsdmq run %s jls
   cbsdmq warm %s
 `, r.File, r.Pool, r.Pool)
