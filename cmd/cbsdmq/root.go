@@ -96,12 +96,22 @@ signal n, 1 anything else.`,
 	return root
 }
 
-// mark makes cmd note that it was reached.
+// mark makes cmd note that it was reached. One that only has others is not
+// satisfied with a name that none of them has.
 func (g *globals) mark(cmd *cobra.Command) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			g.began = true
 			return run(cmd, args)
+		}
+	}
+	if !cmd.Runnable() {
+		cmd.DisableFlagsInUseLine = true
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("unknown command %q for %q", args[0], cmd.CommandPath())
+			}
+			return cmd.Help()
 		}
 	}
 	for _, sub := range cmd.Commands() {
