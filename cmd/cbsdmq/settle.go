@@ -111,14 +111,14 @@ look at the guest and settle it with ` + "`cbsdmq resolve`" + `, or say --force.
 				return err
 			}
 			if g.json() {
-				return g.print(struct {
+				return asSubmitted(id, g.print(struct {
 					ID    string `json:"id"`
 					Pool  string `json:"pool"`
 					Retry string `json:"retry"` // of this job
-				}{id, s.pool.Name, old.ID})
+				}{id, s.pool.Name, old.ID}))
 			}
 			_, err = fmt.Fprintln(g.stdout, id)
-			return err
+			return asSubmitted(id, err)
 		},
 	}
 	t.flags(cmd)

@@ -53,19 +53,28 @@ its own. --expires bounds how long it waits.`,
 				return err
 			}
 			if g.json() {
-				return g.print(struct {
+				return asSubmitted(id, g.print(struct {
 					ID   string `json:"id"`
 					Pool string `json:"pool"`
-				}{id, pool.Name})
+				}{id, pool.Name}))
 			}
 			_, err = fmt.Fprintln(g.stdout, id)
-			return err
+			return asSubmitted(id, err)
 		},
 	}
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&keep, "spool", false, "keep the job on this machine while the broker cannot be reached")
 	f.flags(cmd)
 	return cmd
+}
+
+// asSubmitted tells the id of a job where it could not be printed: whoever took
+// the job for not submitted would submit it again.
+func asSubmitted(id string, err error) error {
+	if err != nil {
+		err = errors.Join(err, fmt.Errorf("the job was submitted all the same: its id is %s", id))
+	}
+	return err
 }
 
 // submitOnly submits a job and does not wait for it.
