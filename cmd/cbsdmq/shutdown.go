@@ -20,6 +20,10 @@ import (
 // shutdownRest is what is left of the time of a shutdown for the rest of it.
 const shutdownRest = 15 * time.Second
 
+// shutdownBegin is how long a stop may wait for its begin where no --timeout says
+// it. One that was left on the tube would stop the guest after the next boot.
+const shutdownBegin = 5 * time.Minute
+
 func newShutdownCommand(g *globals) *cobra.Command {
 	var t target
 	var onlyBoot bool
@@ -29,7 +33,8 @@ func newShutdownCommand(g *globals) *cobra.Command {
 		Long: `Stop all guests of a pool that run, by jobs for its agent, in the reverse of the
 order in which they start after a boot: b_order, VMs before jails. Run it on the
 pool's host, while the agent serves. service cbsdmq does so when the host is shut
-down, for pools with "boot": "start".
+down, for pools with "boot": "start". A stop that has not begun when --timeout is
+over, else within 5 minutes, is not done later.
 
 Exit status: 1 if a guest did not stop.`,
 		Example: `  cbsdmq shutdown pool1
@@ -105,11 +110,16 @@ func (g *globals) stopGuests(ctx context.Context, pool config.Found) error {
 }
 
 func (g *globals) stopGroup(ctx context.Context, s *session, guests []cbsd.BootGuest) error {
+	expires, ok := ctx.Deadline()
+	if !ok {
+		expires = time.Now().Add(shutdownBegin)
+	}
+	expires = expires.UTC().Truncate(time.Second)
 	var wg sync.WaitGroup
 	errs := make([]error, len(guests))
 	for i, guest := range guests {
 		wg.Go(func() {
-			reply, err := s.Run(ctx, client.Job{Command: guest.Stop, Args: []cbsdmq.Arg{{Name: "jname", Value: guest.Name}}}, nil)
+			reply, err := s.Run(ctx, client.Job{Command: guest.Stop, Args: []cbsdmq.Arg{{Name: "jname", Value: guest.Name}}, Expires: expires}, nil)
 			if err == nil && reply.State != cbsdmq.Done {
 				err = fmt.Errorf("%s: %s", reply.State, reply.Reason)
 			}
