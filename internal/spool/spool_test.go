@@ -122,6 +122,23 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// A file that is no job keeps no other job from being kept.
+func TestAddBesideBrokenFile(t *testing.T) {
+	s := At(filepath.Join(t.TempDir(), "spool"))
+	if err := s.Add(Entry{ID: id(0)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.file(id(1)), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Add(Entry{ID: id(2)}); err != nil {
+		t.Error(err)
+	}
+	if all, err := s.List(); len(all) != 2 || err == nil {
+		t.Errorf("listed %v, %v", all, err)
+	}
+}
+
 func TestStrangeDirectories(t *testing.T) {
 	dir := t.TempDir()
 	open, file := filepath.Join(dir, "open"), filepath.Join(dir, "file")
