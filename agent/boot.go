@@ -41,7 +41,11 @@ func (s *Server) boot(ctx context.Context) {
 	case !s.startGuests(ctx):
 		return
 	}
-	if err := os.WriteFile(mark, []byte(s.cfg.Boot+"\n"), 0o600); err != nil {
+	err = os.WriteFile(mark+".new", []byte(s.cfg.Boot+"\n"), 0o600) // an empty mark would be another boot
+	if err == nil {
+		err = os.Rename(mark+".new", mark)
+	}
+	if err != nil {
 		s.log.Warn("could not note that the guests were started after the boot: the journal knows for as long as it keeps ids", "err", err)
 	}
 }
