@@ -44,6 +44,9 @@ read instead.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := t.within(cmd.Context())
 			defer cancel()
+			if state != "" && !slices.Contains(states, state) {
+				return usage("--state: there is no state %q: %s", state, strings.Join(states, ", "))
+			}
 			if limit < 1 {
 				return usage("--limit: %d is less than 1", limit)
 			}
