@@ -37,6 +37,9 @@ func (s *Server) control(ctx context.Context, e Endpoint) {
 			}
 			attempt = 0
 			for _, d := range ds {
+				if outlived(ctx, c, d) {
+					continue
+				}
 				select {
 				case slots <- struct{}{}:
 				case <-ctx.Done():
@@ -55,6 +58,22 @@ func (s *Server) control(ctx context.Context, e Endpoint) {
 			return
 		}
 	}
+}
+
+// requestMax is how old a request may be that changes something. By then who asked
+// has been told that no agent answers, and takes it for not done.
+const requestMax = time.Minute
+
+// outlived reports whether a request is to be dropped: its client was killed before
+// it could take it back, and no agent was there. The broker's clock says how old it
+// is, whatever those of client and agent say.
+func outlived(ctx context.Context, c bus.Consumer, d bus.Delivery) bool {
+	req, err := cbsdmq.ParseRequest(d.Body)
+	if err != nil || !changes(req.Op) {
+		return false
+	}
+	age, err := c.Age(ctx, d)
+	return err == nil && age > requestMax
 }
 
 // serve answers one request. One without a usable mailbox has no answer.
