@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
@@ -22,19 +24,62 @@ func (s *Server) checkCarrier(ctx context.Context, plan cbsd.Plan) error {
 	if !slices.Contains(cuts, plan.Verb) {
 		return nil
 	}
-	guests, _ := s.cfg.CBSD.Guests(ctx) // what is wrong with the inventory, the command will tell
-	for _, g := range guests {
-		if !slices.Contains(plan.Lanes, g.Name) && !slices.Contains(plan.Lanes, cbsd.WholePool) {
-			continue
-		}
+	for _, g := range s.stopped(ctx, plan) {
 		for _, e := range s.cfg.Endpoints {
 			if Carries(g, e.Bus.Addr()) {
 				return cbsdmq.Errorf(cbsdmq.CodeRefused, "CommandArgs.jname", "%s carries the pool's own broker, %s at %s", g.Name, e.Name, e.Bus.Addr()).
 					WithHint("with --force (cbsdmq.force on the wire) it is done, and the pool is cut off until `cbsd` starts it on the host")
 			}
 		}
+		s.bystanders.note(g.Name, time.Now())
 	}
 	return nil
+}
+
+// stopped are the guests that a command takes away, but for those that carried no
+// broker a moment ago. What is wrong with the inventory, the command will tell.
+func (s *Server) stopped(ctx context.Context, plan cbsd.Plan) []cbsdmq.Guest {
+	if slices.Contains(plan.Lanes, cbsd.WholePool) {
+		all, _ := s.cfg.CBSD.Guests(ctx)
+		return all
+	}
+	var guests []cbsdmq.Guest
+	for _, name := range plan.Lanes {
+		if s.bystanders.has(name, time.Now()) {
+			continue
+		}
+		if g, ok, err := s.cfg.CBSD.Guest(ctx, name); ok && err == nil {
+			guests = append(guests, g)
+		}
+	}
+	return guests
+}
+
+// bystanders are the guests that carried no broker when they were looked at.
+type bystanders struct {
+	mu   sync.Mutex
+	seen map[string]time.Time
+}
+
+const (
+	bystandersMax = 4096
+	bystanderFor  = 10 * time.Second // a guest seldom gets the broker's address
+)
+
+func (b *bystanders) has(guest string, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	at, ok := b.seen[guest]
+	return ok && now.Sub(at) < bystanderFor
+}
+
+func (b *bystanders) note(guest string, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.seen == nil || len(b.seen) >= bystandersMax {
+		b.seen = make(map[string]time.Time)
+	}
+	b.seen[guest] = now
 }
 
 // Carries reports whether a broker at addr is in the guest: it has the address.

@@ -1,10 +1,30 @@
 package agent
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 )
+
+func TestBystanders(t *testing.T) {
+	var b bystanders
+	now := time.Now()
+	if b.has("web7", now) {
+		t.Error("a guest that nobody has looked at")
+	}
+	b.note("web7", now)
+	if !b.has("web7", now.Add(bystanderFor-1)) || b.has("web7", now.Add(bystanderFor)) {
+		t.Error("not for as long as it should be")
+	}
+	for i := range 2 * bystandersMax {
+		b.note(fmt.Sprint("guest", i), now)
+	}
+	if n := len(b.seen); n > bystandersMax {
+		t.Errorf("%d guests are kept", n)
+	}
+}
 
 func TestCarries(t *testing.T) {
 	for addr, want := range map[string]bool{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -433,6 +434,15 @@ func (c *fakeCBSD) Guests(ctx context.Context) ([]cbsdmq.Guest, error) {
 		<-stuck // as a disk that does not answer, whatever becomes of ctx
 	}
 	return []cbsdmq.Guest{{Name: "jail1", Emulator: "jail", Status: "On"}}, nil
+}
+
+func (c *fakeCBSD) Guest(ctx context.Context, name string) (cbsdmq.Guest, bool, error) {
+	all, err := c.Guests(ctx)
+	i := slices.IndexFunc(all, func(g cbsdmq.Guest) bool { return g.Name == name })
+	if err != nil || i < 0 {
+		return cbsdmq.Guest{}, false, err
+	}
+	return all[i], true, nil
 }
 
 func (c *fakeCBSD) Before(ctx context.Context, _ cbsd.Plan) (cbsd.Snapshot, error) {

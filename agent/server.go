@@ -55,6 +55,7 @@ type CBSD interface {
 	Env(job string, plan cbsd.Plan) []string
 	Dir() string
 	Guests(ctx context.Context) ([]cbsdmq.Guest, error)
+	Guest(ctx context.Context, name string) (cbsdmq.Guest, bool, error)
 	Images(ctx context.Context) (cbsdmq.Store, []cbsdmq.Image, error)
 	Before(ctx context.Context, plan cbsd.Plan) (cbsd.Snapshot, error)
 	After(ctx context.Context, plan cbsd.Plan, before cbsd.Snapshot, exit cbsd.Exit, tail []byte) cbsd.Verdict
@@ -153,8 +154,9 @@ type Server struct {
 	disk   disk
 	survey surveyor
 
-	seen     seen            // signed requests
-	suspects map[string]bool // printed ids: see countCrashes; not written once it serves
+	seen       seen // signed requests
+	bystanders bystanders
+	suspects   map[string]bool // printed ids: see countCrashes; not written once it serves
 
 	life context.Context // ends after the loop
 	end  context.CancelFunc

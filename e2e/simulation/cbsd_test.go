@@ -54,6 +54,10 @@ func (c *plans) Plan(job cbsdmq.Job) (cbsd.Plan, error) {
 func (c *plans) Env(string, cbsd.Plan) []string                 { return nil }
 func (c *plans) Dir() string                                    { return "/" }
 func (c *plans) Guests(context.Context) ([]cbsdmq.Guest, error) { return nil, nil }
+
+func (c *plans) Guest(context.Context, string) (cbsdmq.Guest, bool, error) {
+	return cbsdmq.Guest{}, false, nil
+}
 func (c *plans) Before(context.Context, cbsd.Plan) (cbsd.Snapshot, error) {
 	return cbsd.Snapshot{}, nil
 }
