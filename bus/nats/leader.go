@@ -46,7 +46,7 @@ func (c *conn) persist(ctx context.Context, f func(context.Context) error) error
 		one, cancel := context.WithTimeout(ctx, attempt)
 		err := f(one)
 		cancel()
-		if !leaderless(err) || time.Since(begin) > patience || !c.pause(ctx) {
+		if !leaderless(err) || time.Since(begin) > patience || !c.pause(ctx, rest) {
 			return explainLeader(err)
 		}
 		if errors.Is(err, context.DeadlineExceeded) && !c.answers(ctx) {
@@ -56,8 +56,8 @@ func (c *conn) persist(ctx context.Context, f func(context.Context) error) error
 }
 
 // pause waits before something is asked again; false if it need not be.
-func (c *conn) pause(ctx context.Context) bool {
-	t := time.NewTimer(rest)
+func (c *conn) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

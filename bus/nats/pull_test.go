@@ -118,7 +118,7 @@ func TestForgottenConsumer(t *testing.T) {
 			forget := func() {
 				p := k.pulls[0]
 				if err := c.js.DeleteConsumer(t.Context(), p.place.stream, p.place.consumer); err != nil {
-					t.Fatalf("deleting the consumer: %v", err)
+					t.Fatalf("deleting the consumer: %v (the connection: %v)", err, c.Failed())
 				}
 			}
 			forget()

@@ -59,7 +59,7 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 				timeout = timeout || errors.Is(r.Err, jetstream.ErrAsyncPublishTimeout)
 			}
 		}
-		if len(todo) == 0 || timeout && !c.answers(ctx) || !c.pause(ctx) {
+		if len(todo) == 0 || timeout && !c.answers(ctx) || !c.pause(ctx, rest) {
 			break
 		}
 	}

@@ -10,7 +10,7 @@ import (
 
 // makeConsumer makes the server's consumer of a place unless it is there.
 func (c *conn) makeConsumer(ctx context.Context, s *stream, at place) error {
-	const tries = 5
+	const tries, deletion = 50, 10 * time.Millisecond
 	for try := 1; ; try++ {
 		err := c.persist(ctx, func(ctx context.Context) error {
 			_, err := s.js.CreateConsumer(ctx, serverConsumer(at))
@@ -19,7 +19,7 @@ func (c *conn) makeConsumer(ctx context.Context, s *stream, at place) error {
 		switch {
 		case errors.Is(err, jetstream.ErrConsumerExists): // as an administrator wants it
 			return nil
-		case errors.Is(err, jetstream.ErrConsumerDoesNotExist) && try < tries: // the one before is being deleted
+		case errors.Is(err, jetstream.ErrConsumerDoesNotExist) && try < tries && c.pause(ctx, deletion): // the one before is being deleted
 			continue
 		}
 		return err
@@ -34,7 +34,7 @@ func (k *consumer) restore(ctx context.Context) error {
 		k.mu.Lock()
 		gone := p.gone
 		k.mu.Unlock()
-		if gone.IsZero() || k.conn.cluster != "" && time.Since(gone) < rest && !k.conn.pause(ctx) {
+		if gone.IsZero() || k.conn.cluster != "" && time.Since(gone) < rest && !k.conn.pause(ctx, rest) {
 			continue
 		}
 		if err := k.conn.makeConsumer(ctx, p.stream, p.place); err != nil {
