@@ -151,22 +151,31 @@ func (s *stage) cancelOne(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.running(ctx, id); err != nil {
+	if _, err := s.running(ctx, id); err != nil {
 		return err
 	}
 	_, err = s.run(ctx, 0, "cancel", id)
 	return err
 }
 
-// running waits until a job's command runs.
-func (s *stage) running(ctx context.Context, id string) error {
-	return s.await(ctx, id+" to run", func() (bool, error) {
+// running waits until a job's command runs, and returns its process.
+func (s *stage) running(ctx context.Context, id string) (pid int, err error) {
+	err = s.await(ctx, id+" to run", func() (bool, error) {
 		j, err := s.job(ctx, id)
 		if j.State.Ended() {
 			return false, hopeless{fmt.Errorf("%s has ended: %s", id, j.Reason)}
 		}
-		return j.State == cbsdmq.Running, err
+		if err != nil || j.State != cbsdmq.Running { // as the journal has it: its start is on the way
+			return false, err
+		}
+		pids, err := proc.FindEnv(runner.JobVariable, id)
+		if err != nil || len(pids) == 0 {
+			return false, err
+		}
+		pid = pids[0]
+		return true, nil
 	})
+	return pid, err
 }
 
 // crash kills an agent while a command runs. The next one adopts it.
@@ -176,15 +185,12 @@ func (s *stage) crash(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.running(ctx, id); err != nil {
+	command, err := s.running(ctx, id)
+	if err != nil {
 		return err
 	}
 	pid := s.agents["pool1"].Pid
 	if err := s.killAgent("pool1"); err != nil {
-		return err
-	}
-	command, err := s.command(id)
-	if err != nil {
 		return err
 	}
 	s.say(`... the agent of pool1 is killed: kill -9 %d. The command, process %d, goes on
@@ -199,18 +205,6 @@ command at the runner:`, pid, command)
 	s.say("The job can be followed as if nothing had happened, from its first byte to its end:")
 	_, err = s.run(ctx, 0, "follow", id)
 	return err
-}
-
-// command is the process that was started for a job, and lives.
-func (s *stage) command(id string) (int, error) {
-	pids, err := proc.FindEnv(runner.JobVariable, id)
-	if err == nil && len(pids) == 0 {
-		err = fmt.Errorf("no process runs for job %s", id)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return pids[0], nil
 }
 
 // parallel has jobs for different guests run at the same time, in both pools.
