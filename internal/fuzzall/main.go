@@ -1,4 +1,4 @@
-// Command fuzzall runs every fuzz target of the module, two at a time, each for
+// Command fuzzall runs every fuzz target of the module, three at a time, each for
 // the time given: go run ./internal/fuzzall 30s.
 package main
 
@@ -14,7 +14,7 @@ import (
 )
 
 // atOnce is how many targets run beside each other, with one worker each.
-const atOnce = 2
+const atOnce = 3
 
 var definition = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
 
