@@ -287,8 +287,13 @@ func numbered(n int) []string {
 	return s
 }
 
+// An inspector is a bus.Conn, or a Bus, which goes on where a connection is lost.
+type inspector interface {
+	Inspect(ctx context.Context, tube bus.Tube) (bus.Info, error)
+}
+
 // ready waits until n messages wait in the tube.
-func ready(t testing.TB, c bus.Conn, tube bus.Tube, n int) {
+func ready(t testing.TB, c inspector, tube bus.Tube, n int) {
 	t.Helper()
 	testserver.Eventually(t, limit, func() error {
 		info, err := c.Inspect(within(t, limit), tube)
