@@ -81,6 +81,25 @@ func StartTraffic(t *testing.T, d bus.Driver, tubes ...bus.Tube) *Traffic {
 	return f
 }
 
+// EachKilled has messages go through a queue while each server of a cluster is
+// killed in turn and started again, and checks that none that was confirmed is
+// lost. look, if not nil, is called when the queue is there.
+func EachKilled(t *testing.T, d bus.Driver, servers []*testserver.Process, look func()) {
+	t.Helper()
+	f := StartTraffic(t, d, bus.Tube{Name: "cbsd_zpool1"})
+	f.Goes(t, 100)
+	if look != nil {
+		look()
+	}
+	for _, p := range servers {
+		p.Kill(t)
+		t.Logf("works %v after a server was killed", f.Goes(t, 100))
+		p.Start(t)
+	}
+	f.Goes(t, 100)
+	f.End(t)
+}
+
 // Goes returns after how long n more messages were confirmed on the queue.
 func (f *Traffic) Goes(t *testing.T, n int64) time.Duration {
 	t.Helper()

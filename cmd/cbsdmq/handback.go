@@ -43,12 +43,9 @@ Exit status: 1 if jobs stay or ended unknown.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := t.within(cmd.Context())
 			defer cancel()
-			pool, rest, err := t.pool(g, args)
+			pool, err := t.poolAlone(g, args)
 			if err != nil {
 				return err
-			}
-			if len(rest) > 0 {
-				return usage("--config stands in place of POOL: both were given")
 			}
 			done, err := handBack(ctx, pool.Config)
 			if tell := g.listHandedBack(pool.Name, done); err == nil {

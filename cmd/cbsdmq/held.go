@@ -41,12 +41,9 @@ func (g *globals) heldAction(action, past, short, long string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := t.within(cmd.Context())
 			defer cancel()
-			pool, rest, err := t.pool(g, args)
+			pool, err := t.poolAlone(g, args)
 			if err != nil {
 				return err
-			}
-			if len(rest) > 0 {
-				return usage("--config stands in place of POOL: both were given")
 			}
 			s, err := g.open(ctx, pool, &t)
 			if err != nil {

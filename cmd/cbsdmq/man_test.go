@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 func pages(t *testing.T) map[string][]byte {
@@ -34,13 +36,7 @@ func TestManPages(t *testing.T) {
 	if strings.Contains(string(all["cbsdmq-run.1"]), who()) {
 		t.Error("cbsdmq-run.1 names who made it")
 	}
-	mandoc, err := exec.LookPath("mandoc")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("mandoc is not installed")
-		}
-		t.Skip("no mandoc")
-	}
+	mandoc := testserver.Require(t, "mandoc", "apt-get install mandoc (Debian); FreeBSD has it")
 	dir := t.TempDir()
 	for name, text := range all {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {

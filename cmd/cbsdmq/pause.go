@@ -31,18 +31,10 @@ what is paused already changes the reason.`,
 		Args:              cobra.MaximumNArgs(2),
 		ValidArgsFunction: g.completeSubject,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := t.within(cmd.Context())
-			defer cancel()
-			what, err := t.subject(ctx, g, "pause", args, nil)
+			what, err := t.onSubject(cmd.Context(), g, "pause", args, nil, func(ctx context.Context, s *session, what subject) error {
+				return s.Pause(ctx, what.guest, reason)
+			})
 			if err != nil {
-				return err
-			}
-			s, err := g.open(ctx, what.pool, &t)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			if err := s.Pause(ctx, what.guest, reason); err != nil {
 				return err
 			}
 			if g.json() {
@@ -58,6 +50,25 @@ what is paused already changes the reason.`,
 	return cmd
 }
 
+// onSubject does something to the guest or the pool that args name, in a session with
+// its agent.
+func (t *target) onSubject(ctx context.Context, g *globals, command string, args []string,
+	also func(context.Context, *session, string) (bool, error), do func(context.Context, *session, subject) error,
+) (subject, error) {
+	ctx, cancel := t.within(ctx)
+	defer cancel()
+	what, err := t.subject(ctx, g, command, args, also)
+	if err != nil {
+		return what, err
+	}
+	s, err := g.open(ctx, what.pool, t)
+	if err != nil {
+		return what, err
+	}
+	defer s.Close()
+	return what, do(ctx, s, what)
+}
+
 func newResumeCommand(g *globals) *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
@@ -70,18 +81,10 @@ a pool that are paused by themselves stay so when the pool is resumed.`,
 		Args:              cobra.MaximumNArgs(2),
 		ValidArgsFunction: g.completeSubject,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := t.within(cmd.Context())
-			defer cancel()
-			what, err := t.subject(ctx, g, "resume", args, isPaused)
+			what, err := t.onSubject(cmd.Context(), g, "resume", args, isPaused, func(ctx context.Context, s *session, what subject) error {
+				return s.Resume(ctx, what.guest)
+			})
 			if err != nil {
-				return err
-			}
-			s, err := g.open(ctx, what.pool, &t)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			if err := s.Resume(ctx, what.guest); err != nil {
 				return err
 			}
 			if g.json() {

@@ -45,12 +45,9 @@ Exit status: 1 if a guest did not stop.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := t.within(cmd.Context())
 			defer cancel()
-			pool, rest, err := t.pool(g, args)
+			pool, err := t.poolAlone(g, args)
 			if err != nil {
 				return err
-			}
-			if len(rest) > 0 {
-				return usage("--config stands in place of POOL: both were given")
 			}
 			if onlyBoot && pool.Config.Boot != config.BootStart {
 				return nil

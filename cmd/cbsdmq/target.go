@@ -60,6 +60,15 @@ func (t *target) pool(g *globals, args []string) (config.Found, []string, error)
 	return found, args[1:], err
 }
 
+// poolAlone is pool for commands that take nothing else.
+func (t *target) poolAlone(g *globals, args []string) (config.Found, error) {
+	found, rest, err := t.pool(g, args)
+	if err == nil && len(rest) > 0 {
+		err = usage("--config stands in place of POOL: both were given")
+	}
+	return found, err
+}
+
 // ofJob finds the pool of a job. With --config the id may stand alone.
 func (t *target) ofJob(g *globals, printed string) (config.Found, error) {
 	if t.file != "" {

@@ -155,6 +155,15 @@ func (p *Process) Cont(t testing.TB) {
 	p.Signal(t, syscall.SIGCONT)
 }
 
+// Addrs are the addresses of servers, with commas.
+func Addrs(servers []*Process) string {
+	addrs := make([]string, len(servers))
+	for i, p := range servers {
+		addrs[i] = p.Addr
+	}
+	return strings.Join(addrs, ",")
+}
+
 // Args are those that the server is started with.
 func (p *Process) Args() []string { return p.args }
 

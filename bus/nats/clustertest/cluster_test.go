@@ -69,13 +69,7 @@ func each(t *testing.T, test func(*testing.T, trio)) {
 	}
 }
 
-func (c trio) addrs() string {
-	var all []string
-	for _, p := range c {
-		all = append(all, p.Addr)
-	}
-	return strings.Join(all, ",")
-}
+func (c trio) addrs() string { return testserver.Addrs(c) }
 
 func driver(t testing.TB, cfg bus.Config) *busnats.Driver {
 	t.Helper()
