@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cbsd/cbsdmq/config"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 func TestSampleConfigurations(t *testing.T) {
@@ -144,9 +145,7 @@ func TestWireExamples(t *testing.T) {
 
 // What make would do: its parts are tested where they are.
 func TestMakefile(t *testing.T) {
-	if _, err := exec.LookPath("make"); err != nil {
-		t.Skip("no make")
-	}
+	testserver.Require(t, "make", "apt-get install make (Debian); FreeBSD has it")
 	out, err := exec.CommandContext(t.Context(), "make", "-n", "-C", "..", "release", "VERSION=1.2.3").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -162,12 +162,7 @@ func TestOrderOfServices(t *testing.T) {
 
 // shellcheck takes what is sourced and what rc.subr reads for mistakes.
 func TestShellcheck(t *testing.T) {
-	if _, err := exec.LookPath("shellcheck"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("shellcheck is not installed")
-		}
-		t.Skip("no shellcheck")
-	}
+	testserver.Require(t, "shellcheck", "apt-get install shellcheck (Debian), pkg install hs-ShellCheck (FreeBSD)")
 	var files []string
 	for _, pattern := range shells {
 		found, _ := filepath.Glob(pattern)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 func sample() Package {
@@ -130,13 +131,7 @@ func TestRefused(t *testing.T) {
 
 // libarchive is what pkg(8) reads packages with.
 func TestLibarchive(t *testing.T) {
-	bsdtar, err := exec.LookPath("bsdtar")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("bsdtar is not installed")
-		}
-		t.Skip("no bsdtar")
-	}
+	bsdtar := testserver.Require(t, "bsdtar", "apt-get install libarchive-tools (Debian); FreeBSD has it")
 	cmd := exec.CommandContext(t.Context(), bsdtar, "-tvf", "-")
 	cmd.Stdin = bytes.NewReader(written(t, sample()))
 	out, err := cmd.CombinedOutput()
