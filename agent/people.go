@@ -229,8 +229,12 @@ func (s *Server) resolve(ctx context.Context, req cbsdmq.Request) error {
 		}})
 		req.Job, req.Guest = row.ID, row.Guest
 		l.act("resolve", req)
-		s.log.Info("an unknown end was settled by a person", "job", cbsdmq.PrintedID(s.cfg.Pool, row.ID), "state", req.State, "by", req.By, "reason", req.Reason)
-		l.note(done)
+		l.note(func(err error) {
+			if err == nil {
+				s.log.Info("an unknown end was settled by a person", "job", cbsdmq.PrintedID(s.cfg.Pool, row.ID), "state", req.State, "by", req.By, "reason", req.Reason)
+			}
+			done(err)
+		})
 	})
 }
 
