@@ -14,7 +14,7 @@ import (
 )
 
 // slack is what a call may take beyond its deadline on a busy machine.
-const slack = 2 * time.Second
+const slack = 5 * time.Second
 
 // testKill kills the server while messages are put, and checks that each one
 // that it confirmed is there afterwards.
@@ -245,7 +245,8 @@ func testAbsent(t *testing.T, s Server) {
 				t.Fatalf("after the broker came: %v", err)
 			}
 		}
-		if took := time.Since(begin); took > 2*maxWait+slack {
+		// bench/ measures how soon; here a cluster may elect first.
+		if took := time.Since(begin); took > limit {
 			t.Errorf("back after %v, ceiling %v", took, maxWait)
 		}
 		log.exactly(t, 2*i+2)
