@@ -17,26 +17,47 @@ import (
 // checkIDs makes sure that the addresses of e are of the broker that runs now.
 // An error means that it could not be asked.
 func (o *outbox) checkIDs(ctx context.Context) error {
-	select {
-	case o.checking <- struct{}{}:
-		defer func() { <-o.checking }()
-	case <-ctx.Done():
+	if o.checked.Load() == int64(o.e.Bus.Outages()) {
+		return nil
+	}
+	if !o.lock(ctx) {
 		return ctx.Err()
 	}
-	outages := o.e.Bus.Outages()
-	if o.checked && outages == o.outages {
-		return nil
+	defer o.unlock()
+	_, err := o.check(ctx)
+	return err
+}
+
+// lock waits until nobody checks ids or sends replies: a check has to know of
+// all that are owed. False when ctx ends.
+func (o *outbox) lock(ctx context.Context) bool {
+	select {
+	case o.checking <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (o *outbox) unlock() { <-o.checking }
+
+// check is checkIDs for who holds the lock. What it found is true as long as
+// the bus has counted so many outages.
+func (o *outbox) check(ctx context.Context) (outages int, err error) {
+	outages = o.e.Bus.Outages()
+	if o.checked.Load() == int64(outages) {
+		return outages, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.e.Timeout)
 	defer cancel()
 	info, err := o.e.Bus.Inspect(ctx, bus.Tube{Name: o.e.Tube})
 	if err != nil {
-		return err
+		return outages, err
 	}
 	if info.IDBase > 0 && info.Instance != "" { // else its numbers go on
 		written := make(chan error, 1)
 		if !o.s.post(ctx, func(l *loop) { l.incarnation(o.e, info, func(err error) { written <- err }) }) {
-			return ctx.Err()
+			return outages, ctx.Err()
 		}
 		select {
 		case err = <-written:
@@ -47,8 +68,10 @@ func (o *outbox) checkIDs(ctx context.Context) error {
 			o.incarnation.Store(&info)
 		}
 	}
-	o.checked, o.outages = err == nil, outages
-	return err
+	if err == nil {
+		o.checked.Store(int64(outages))
+	}
+	return outages, err
 }
 
 // incarnation notes which incarnation of a broker runs. Where it is a new one,

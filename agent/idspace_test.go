@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -96,5 +97,59 @@ func TestBrokerForgetsAJobOnItsWay(t *testing.T) {
 	}
 	if row, err := b.row(fmt.Sprint(number)); err != nil || row != nil {
 		t.Errorf("the journal has it: %+v, %v", row, err)
+	}
+}
+
+// forgetful is a bus whose broker starts anew with nothing, once, when a reply is
+// handed over, and is known to be back before that goes on.
+type forgetful struct {
+	Bus
+	t       *testing.T
+	restart func()
+}
+
+func (f *forgetful) again() {
+	if f.restart == nil {
+		return
+	}
+	n := f.Outages()
+	f.restart()
+	f.restart = nil
+	eventually(f.t, "the outage is known", func() bool { return f.Outages() != n })
+}
+
+func (f *forgetful) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
+	f.again()
+	return f.Bus.Put(ctx, ms...)
+}
+
+func (f *forgetful) PutDuring(ctx context.Context, outages int, ms ...bus.Message) []bus.Result {
+	f.again()
+	return f.Bus.PutDuring(ctx, outages, ms...)
+}
+
+// Between the look at the broker's ids and the reply the broker starts anew, and
+// another job gets the number.
+func TestBrokerForgetsWhileAReplyIsPut(t *testing.T) {
+	b := newBench(t)
+	restarted := make(chan struct{})
+	b.adjust = func(cfg *Config) {
+		cfg.Endpoints[0].Bus = &forgetful{Bus: cfg.Endpoints[0].Bus, t: t, restart: func() { b.broker.Restart(false); close(restarted) }}
+	}
+	b.start()
+	number := b.raw(`{"Command":"jset","CommandArgs":{"jname":"jail1"}}`)
+	later := b.job("jset", "jname=jail2")
+	body, err := json.Marshal(later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-restarted
+	eventually(t, "the broker is back", func() bool {
+		return b.client.Put(t.Context(), bus.Message{Tube: bus.Tube{Name: "jobs"}, Body: body})[0].Err == nil
+	})
+	b.want(later.Meta.ID, cbsdmq.Done, 0) // its reply came after the other
+	info, err := b.client.Inspect(t.Context(), bus.Tube{Name: bus.MailboxName("reply", number), Kind: bus.Mailbox})
+	if err != nil || info.Ready > 0 {
+		t.Errorf("the mailbox of number %d has %d replies, %v", number, info.Ready, err)
 	}
 }

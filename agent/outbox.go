@@ -23,9 +23,8 @@ type outbox struct {
 	q   []parcel
 	has chan struct{} // holds an element while q is not empty
 
-	checking chan struct{} // held while ids are checked; guards the next two
-	checked  bool
-	outages  int // of the bus when they were
+	checking chan struct{} // the lock of who checks ids or sends replies
+	checked  atomic.Int64  // outages of the bus when ids were checked; -1 = never
 
 	// incarnation is what is known of the broker that runs now, nil where its ids
 	// never begin again.
@@ -47,7 +46,9 @@ const (
 )
 
 func newOutbox(s *Server, e Endpoint) *outbox {
-	return &outbox{s: s, e: e, has: make(chan struct{}, 1), checking: make(chan struct{}, 1)}
+	o := &outbox{s: s, e: e, has: make(chan struct{}, 1), checking: make(chan struct{}, 1)}
+	o.checked.Store(-1)
+	return o
 }
 
 // owe sends the last reply of a job to addresses. body is nil where it has to
@@ -114,35 +115,40 @@ func (o *outbox) take() []parcel {
 }
 
 func (o *outbox) run(ctx context.Context) {
-	for attempt := 0; ; {
-		if !o.wait(ctx) {
-			return
-		}
-		if err := o.checkIDs(ctx); err != nil {
-			attempt++
-			if !sleep(ctx, pause(attempt)) {
-				return
-			}
-			continue
-		}
-		ps := o.take()
-		again := o.publish(ctx, ps)
-		if len(again) == 0 {
+	for attempt := 0; o.wait(ctx); {
+		if o.send(ctx) {
 			attempt = 0
 			continue
 		}
-		o.add(again...)
-		if len(again) == len(ps) {
-			attempt++
-			if !sleep(ctx, pause(attempt)) {
-				return
-			}
+		attempt++
+		if !sleep(ctx, pause(attempt)) {
+			return
 		}
 	}
 }
 
-// publish puts parcels on the broker and returns those that it did not confirm.
-func (o *outbox) publish(ctx context.Context, ps []parcel) (again []parcel) {
+// send publishes the first parcels, and reports whether that went on.
+// Those that were not confirmed go to the end.
+func (o *outbox) send(ctx context.Context) bool {
+	if !o.lock(ctx) {
+		return false
+	}
+	defer o.unlock()
+	outages, err := o.check(ctx)
+	if err != nil {
+		return false
+	}
+	ps := o.take()
+	again := o.publish(ctx, outages, ps)
+	if len(again) > 0 {
+		o.add(again...)
+	}
+	return len(again) == 0 || len(again) < len(ps)
+}
+
+// publish puts parcels on the broker that was there at so many outages, and
+// returns those that it did not confirm.
+func (o *outbox) publish(ctx context.Context, outages int, ps []parcel) (again []parcel) {
 	var ms []bus.Message
 	sent := ps[:0:0]
 	for _, p := range ps {
@@ -168,7 +174,7 @@ func (o *outbox) publish(ctx context.Context, ps []parcel) (again []parcel) {
 	putCtx, cancel := context.WithTimeout(ctx, o.e.Timeout)
 	defer cancel()
 	var done []journal.SentReply
-	for i, r := range o.e.Bus.Put(putCtx, ms...) {
+	for i, r := range o.e.Bus.PutDuring(putCtx, outages, ms...) {
 		p := sent[i]
 		switch {
 		case r.Err == nil:

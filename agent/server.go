@@ -21,6 +21,7 @@ import (
 // A Bus is what a Server needs of a broker; *bus.Bus is one.
 type Bus interface {
 	Put(ctx context.Context, ms ...bus.Message) []bus.Result
+	PutDuring(ctx context.Context, outages int, ms ...bus.Message) []bus.Result
 	Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error)
 	Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error)
 	Inspect(ctx context.Context, t bus.Tube) (bus.Info, error)

@@ -42,7 +42,15 @@ func (l *loop) stream(j *job) {
 	if j.streaming != nil {
 		return
 	}
-	st := &streamer{s: l.s, id: j.row.ID, addrs: j.addrs, end: make(chan streamEnd, 1)}
+	st := &streamer{s: l.s, id: j.row.ID, end: make(chan streamEnd, 1)}
+	for _, a := range j.addrs {
+		if !a.BrokerID { // which may be a stranger's while the command runs
+			st.addrs = append(st.addrs, a)
+		}
+	}
+	if len(st.addrs) == 0 {
+		return
+	}
 	j.streaming = st
 	go st.run(l.s.life)
 }

@@ -174,6 +174,8 @@ var (
 	ErrGone = errors.New("the delivery has gone back to its tube")
 	// ErrBadTube: the broker cannot have a tube of that name. Nothing was sent.
 	ErrBadTube = errors.New("not a name for a tube")
+	// ErrOutage: the broker was lost in between. Nothing was sent.
+	ErrOutage = errors.New("the broker was lost in between")
 	// ErrClosed: Close was called.
 	ErrClosed = errors.New("closed")
 )

@@ -95,11 +95,25 @@ func (b *Bus) Away() error { return b.out.away() }
 // with the code unreachable says that nothing was sent before ctx ended. For
 // any other error see Result.
 func (b *Bus) Put(ctx context.Context, ms ...Message) []Result {
+	return b.put(ctx, func(int) bool { return true }, ms)
+}
+
+// PutDuring is Put for messages that may reach no other incarnation of the
+// broker than the one that was there when Outages was outages. Where it may be
+// another by now nothing is sent, and the error is ErrOutage.
+func (b *Bus) PutDuring(ctx context.Context, outages int, ms ...Message) []Result {
+	return b.put(ctx, func(epoch int) bool { return epoch == outages }, ms)
+}
+
+func (b *Bus) put(ctx context.Context, over func(epoch int) bool, ms []Message) []Result {
 	if len(ms) == 0 {
 		return nil
 	}
 	var rs []Result
-	err := b.use(ctx, func(c Conn) (err error) {
+	err := b.use(ctx, func(c *conn) (err error) {
+		if !over(c.epoch) {
+			return ErrOutage
+		}
 		rs = c.Put(ctx, ms...)
 		for _, r := range rs {
 			if err == nil || !alive(ctx, r.Err) {
@@ -120,13 +134,13 @@ func (b *Bus) Put(ctx context.Context, ms ...Message) []Result {
 // Expire removes message id of the tube if it is there unread and older than
 // age. Where Caps.TTL is set it does nothing.
 func (b *Bus) Expire(ctx context.Context, tube string, id uint64, age time.Duration) error {
-	return b.use(ctx, func(c Conn) error { return c.Expire(ctx, tube, id, age) })
+	return b.use(ctx, func(c *conn) error { return c.Expire(ctx, tube, id, age) })
 }
 
 // Sweep removes messages older than age from the tubes that match and that
 // nobody consumes. Where Caps.TTL is set it does nothing.
 func (b *Bus) Sweep(ctx context.Context, match func(tube string) bool, age time.Duration) (removed int, err error) {
-	err = b.use(ctx, func(c Conn) (err error) {
+	err = b.use(ctx, func(c *conn) (err error) {
 		removed, err = c.Sweep(ctx, match, age)
 		return err
 	})
@@ -136,7 +150,7 @@ func (b *Bus) Sweep(ctx context.Context, match func(tube string) bool, age time.
 // Inspect says what the broker and the tube are like.
 func (b *Bus) Inspect(ctx context.Context, t Tube) (Info, error) {
 	var info Info
-	err := b.use(ctx, func(c Conn) (err error) {
+	err := b.use(ctx, func(c *conn) (err error) {
 		info, err = c.Inspect(ctx, t)
 		return err
 	})
@@ -162,7 +176,7 @@ func (b *Bus) Close() error {
 }
 
 // use calls f with the shared connection and drops it if f says that it broke.
-func (b *Bus) use(ctx context.Context, f func(Conn) error) error {
+func (b *Bus) use(ctx context.Context, f func(*conn) error) error {
 	c, err := b.acquire(ctx)
 	if err != nil {
 		return err
@@ -316,7 +330,7 @@ func (b *Bus) unreachable(ctx context.Context) error {
 // alive reports whether a connection whose call returned err can go on.
 func alive(ctx context.Context, err error) bool {
 	return err == nil ||
-		errors.Is(err, ErrTooLarge) || errors.Is(err, ErrGone) || errors.Is(err, ErrBadTube) ||
+		errors.Is(err, ErrTooLarge) || errors.Is(err, ErrGone) || errors.Is(err, ErrBadTube) || errors.Is(err, ErrOutage) ||
 		ctx.Err() != nil && errors.Is(err, ctx.Err())
 }
 

@@ -327,6 +327,34 @@ func TestSharedConnection(t *testing.T) {
 	})
 }
 
+// A message for the broker of before an outage is not given to the one after it.
+func TestPutDuring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := mem.New(mem.Options{})
+		b, _ := open(t, broker, bus.Options{})
+		n := consume(t, b)
+		before := b.Outages()
+		during := func(outages int) error {
+			return b.PutDuring(t.Context(), outages, bus.Message{Tube: q, Body: []byte("x")})[0].Err
+		}
+		if err := during(before); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, n)
+		broker.Cut()
+		receive(t, n)
+		if err := during(before); !errors.Is(err, bus.ErrOutage) {
+			t.Errorf("after an outage: %v, want ErrOutage", err)
+		}
+		if err := during(b.Outages()); err != nil {
+			t.Errorf("after it was counted: %v", err)
+		}
+		if got := ready(t, b); got != 1 {
+			t.Errorf("%d messages, want 1", got)
+		}
+	})
+}
+
 // TestOneState has many connections notice one outage at different times.
 func TestOneState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

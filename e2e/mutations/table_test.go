@@ -44,7 +44,11 @@ var table = []mutation{
 	},
 	{
 		name: "replies are put although the broker began its ids again", by: judge.Addressee,
-		edits: []edit{{"agent/idspace.go", "	if o.checked && outages == o.outages {", "	if true || o.checked && outages == o.outages {"}},
+		edits: []edit{{"agent/idspace.go", "	if o.checked.Load() == int64(outages) {", "	if true {"}},
+	},
+	{
+		name: "a reply goes to whichever broker is there when it is sent", by: judge.Addressee,
+		edits: []edit{{"agent/outbox.go", "o.e.Bus.PutDuring(putCtx, outages, ms...)", "o.e.Bus.Put(putCtx, ms...)"}},
 	},
 	{
 		name: "a repeat is another job", by: judge.Once, quick: true,

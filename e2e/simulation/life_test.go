@@ -117,8 +117,16 @@ type mortalBus struct {
 }
 
 func (b *mortalBus) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
+	return b.put(func() []bus.Result { return b.Bus.Put(ctx, ms...) }, ms)
+}
+
+func (b *mortalBus) PutDuring(ctx context.Context, outages int, ms ...bus.Message) []bus.Result {
+	return b.put(func() []bus.Result { return b.Bus.PutDuring(ctx, outages, ms...) }, ms)
+}
+
+func (b *mortalBus) put(f func() []bus.Result, ms []bus.Message) []bus.Result {
 	var rs []bus.Result
-	err := b.l.around("put", func() error { rs = b.Bus.Put(ctx, ms...); return nil })
+	err := b.l.around("put", func() error { rs = f(); return nil })
 	if err != nil {
 		rs = make([]bus.Result, len(ms))
 		for i := range rs {
