@@ -56,6 +56,8 @@ type Config struct {
 type Behaviour struct {
 	// Delay in seconds before anything is done, in ten steps with a line of progress each.
 	Delay float64 `json:"delay,omitempty"`
+	// Until is a file: nothing is done before it is there.
+	Until string `json:"until,omitempty"`
 	// Trap makes SIGTERM cut short the step at hand and nothing else: many
 	// scripts of the real cbsd trap it and go on, to exit status 0.
 	Trap bool `json:"trap,omitempty"`
@@ -152,6 +154,12 @@ func (c *call) prelude(b Behaviour) error {
 			}
 			c.say("Progress: %d%%", 100*i/steps)
 		}
+	}
+	for b.Until != "" {
+		if _, err := os.Stat(b.Until); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	if _, err := io.WriteString(c.out, b.Stdout); err != nil {
 		return fmt.Errorf("printing: %w", err)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -107,6 +108,31 @@ func TestDelay(t *testing.T) {
 	if want := "Progress: 10%\n"; !strings.HasPrefix(out, want) || !strings.HasSuffix(out, "Progress: 100%\n"+Version+"\n") {
 		t.Errorf("printed %q", out)
 	}
+}
+
+func TestUntil(t *testing.T) {
+	dir := newPool(t)
+	file := filepath.Join(t.TempDir(), "go on")
+	configure(t, dir, Config{Commands: map[string]Behaviour{"version": {Until: file}}})
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan string, 1)
+		go func() {
+			out, _, _ := cbsd(dir, "version")
+			ended <- out
+		}()
+		synctest.Wait()
+		select {
+		case out := <-ended:
+			t.Fatalf("without the file it printed %q", out)
+		default:
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out := <-ended; out != Version+"\n" {
+			t.Errorf("printed %q", out)
+		}
+	})
 }
 
 func TestJournal(t *testing.T) {
