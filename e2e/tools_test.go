@@ -49,6 +49,20 @@ func (w *world) slow(command string, seconds float64) {
 	w.simulate(cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{command: {Delay: seconds}}})
 }
 
+// hold has commands begin and do nothing until they are let go.
+func (w *world) hold(command string) (letGo func()) {
+	w.t.Helper()
+	w.held++
+	file := filepath.Join(w.dir, fmt.Sprintf("go%d", w.held))
+	w.simulate(cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{command: {Until: file}}})
+	return func() {
+		w.t.Helper()
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
 // The characters between and after what record notes of a call.
 const (
 	unitEnd = "\x1f"
@@ -271,6 +285,15 @@ func (w *world) begun(n int) {
 			return fmt.Errorf("%d of %d commands have begun", has, n)
 		}
 		return nil
+	})
+}
+
+// accepted waits until the agent has a job.
+func (w *world) accepted(id string) {
+	w.t.Helper()
+	testserver.Eventually(w.t, patience, func() error {
+		_, _, err := w.connect().Job(w.t.Context(), id)
+		return err
 	})
 }
 

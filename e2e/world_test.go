@@ -96,6 +96,7 @@ type world struct {
 	client *client.Client
 	procs  []*process
 	jobs   []judge.Job // what was submitted with submit
+	held   int         // calls of hold
 }
 
 func newWorld(t *testing.T, broker map[string]any) *world {
