@@ -56,13 +56,14 @@ func TestJournalFull(t *testing.T) {
 	w := newWorld(t, beanstalkd(t))
 	w.guest("vm1")
 	small(t, w.journalDir(), 16<<20)
-	w.slow("bset", 1)
+	letGo := w.hold("bset")
 	a := w.agent("")
 	o := w.original()
 	running := o.put(body("bset", "jname=vm1", "tags=running"))
 	w.begun(1)
 	ballast := filepath.Join(w.journalDir(), "ballast")
 	fill(t, ballast)
+	letGo()
 	if r := o.replies(running, 1)[0]; r.State != cbsdmq.Done {
 		t.Errorf("the job that ran ended %s: %s", r.State, r.Reason)
 	}
@@ -106,7 +107,7 @@ func TestFullDiskAndRoomMakers(t *testing.T) {
 	w.guest("vm1")
 	w.guest("vm2")
 	small(t, w.journalDir(), 16<<20)
-	w.slow("bset", 1)
+	letGo := w.hold("bset")
 	w.agent("")
 	o := w.original()
 	running := o.put(body("bset", "jname=vm1", "tags=running"))
@@ -114,6 +115,7 @@ func TestFullDiskAndRoomMakers(t *testing.T) {
 	w.begun(1)
 	ballast := filepath.Join(w.journalDir(), "ballast")
 	fill(t, ballast)
+	letGo()
 	ends := make(map[string]cbsdmq.Reply)
 	collect := func(id uint64) {
 		t.Helper()

@@ -16,7 +16,6 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/bus/all"
-	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/internal/testserver"
@@ -158,7 +157,6 @@ func TestMoveToAnotherBroker(t *testing.T) {
 		keys[b.Section] = section
 	}
 	w := newWorld(t, keys)
-	w.simulate(cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"jset": {Delay: 2}}})
 	agent := w.agent("")
 	sides := make(map[string]*side)
 	for _, name := range way {
@@ -195,10 +193,12 @@ func TestMoveToAnotherBroker(t *testing.T) {
 	for i, next := range way[1:] {
 		last := way[i]
 		// One runs while the new broker is added.
+		letGo := w.hold("jset")
 		slowN, slow := put(last, "jset", "jname=jail1", fmt.Sprintf("host_hostname=a%d.example", i))
 		w.begun(changes)
 		w.serveOn(agent, last, next)
 		newN, fresh := put(next, "jset", "jname=jail1", fmt.Sprintf("host_hostname=b%d.example", i)) // waits for the other one
+		letGo()
 		oldN, stale := put(last, "jget", "jname=jail1", "host_hostname")
 		answered(last, slowN, slow)
 		answered(last, oldN, stale)
@@ -207,9 +207,11 @@ func TestMoveToAnotherBroker(t *testing.T) {
 		sides[next].knows(ids)
 
 		// One runs while the old broker is taken out.
+		letGo = w.hold("jset")
 		owedN, owedID = put(last, "jset", "jname=jail1", fmt.Sprintf("host_hostname=c%d.example", i))
 		w.begun(changes)
 		w.serveOn(agent, next)
+		letGo()
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		r, err := sides[next].asks.Follow(ctx, owedID, 0, nil) // who asks on the new one is told
 		cancel()

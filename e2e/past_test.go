@@ -43,7 +43,7 @@ func TestJournalOfYesterday(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, beanstalkd(t))
 			w.guest("vm1", "vm2")
-			w.slow("bset", 1)
+			letGo := w.hold("bset")
 			a := w.agent("")
 			var ids []string
 			for _, tag := range []string{"a", "b", "c"} {
@@ -61,6 +61,7 @@ func TestJournalOfYesterday(t *testing.T) {
 			if err := os.CopyFS(yesterday, os.DirFS(w.journalDir())); err != nil {
 				t.Fatal(err)
 			}
+			letGo()
 			a = w.agent("")
 			w.judge(w.ends(ids), false)
 			a.signal(syscall.SIGTERM)

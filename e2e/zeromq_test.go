@@ -127,15 +127,16 @@ func TestZeroMQBusyAgent(t *testing.T) {
 	w.prepare()
 	w.configure(map[string]any{"backlog": 1})
 	w.agent("")
-	w.slow("bset", 3)
+	letGo := w.hold("bset")
 	first := w.submit(job("bset", "jname=vm1", "tags=first"))
 	for i := range 3 {
-		p := w.start("", "submit", "--config", w.file, "--timeout", "500ms", "bset", "jname=vm1", fmt.Sprintf("tags=n%d", i))
+		p := w.start("", "submit", "--config", w.file, "--timeout", "2s", "bset", "jname=vm1", fmt.Sprintf("tags=n%d", i))
 		<-p.done
 		if code := p.cmd.ProcessState.ExitCode(); code != cbsdmq.ExitGaveUp || !strings.Contains(p.stderr.String(), "has not taken it") {
 			t.Errorf("exit status %d:\n%s", code, p.stderr.String())
 		}
 	}
+	letGo()
 	w.follow(first)
 	if r := w.follow(w.submit(job("bls", "header=0"))); r.State != cbsdmq.Done {
 		t.Errorf("%+v", r)
