@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -205,10 +206,13 @@ const heldForTest = 256 << 10
 func TestLateOutputIsBounded(t *testing.T) {
 	s := newSite(t)
 	a := s.agent("p1")
-	st := s.shell("p1", 1, `(sleep 0.2; head -c 20000000 /dev/zero; sleep 1000) & echo done`)
+	path, open := gate(t)
+	written := filepath.Join(t.TempDir(), "written")
+	st := s.shell("p1", 1, fmt.Sprintf("(exec 3<%s; head -c 20000000 /dev/zero; : >%s; sleep 1000) & echo done", path, written))
 	a.run(st)
 	e := a.until(st.Key, Exited)
-	eventually(t, "the daemon writes", func() bool { return sizeAt(e.Out.Path) > lateMax })
+	open()
+	eventually(t, "the daemon has written", func() bool { _, err := os.Stat(written); return err == nil })
 	eventually(t, "it is taken away", func() bool { return sizeAt(e.Out.Path) <= lateMax })
 	if content(t, e.Out) != "done\n" {
 		t.Errorf("output %q", content(t, e.Out))

@@ -18,10 +18,12 @@ import (
 func TestRun(t *testing.T) {
 	s := newSite(t)
 	a := s.agent("p1")
-	st := s.shell("p1", 1, `echo out; echo err >&2; sleep 0.1; exit 3`)
+	path, open := gate(t)
+	st := s.shell("p1", 1, fmt.Sprintf("echo out; echo err >&2; exec 3<%s; exit 3", path))
 	a.run(st)
 
-	started := a.until(st.Key, Started)
+	started := a.until(st.Key, Started) // however late: it would not be told of one that has ended
+	open()
 	if started.PID <= 0 || started.Start == 0 || started.Job != st.Job {
 		t.Errorf("started as %+v", started)
 	}

@@ -146,12 +146,18 @@ func TestEnsure(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
-			c, err := Ensure(ctx, Config{Dir: dir}, os.Args[0], []string{dir})
-			if err != nil {
-				t.Error(err)
+			for {
+				c, err := Ensure(ctx, Config{Dir: dir}, os.Args[0], []string{dir})
+				if err != nil && ctx.Err() == nil && strings.Contains(err.Error(), "ended: exit status") {
+					continue // it was the other's, which takes long to serve: an agent tries again
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				clients[i] = c
 				return
 			}
-			clients[i] = c
 		})
 	}
 	wg.Wait()
@@ -187,15 +193,20 @@ func TestEnsure(t *testing.T) {
 // killRunners ends all runners of dir, those too that have not got so far as to
 // find it in use.
 func killRunners(t *testing.T, dir string) {
-	list, err := proc.List()
-	if err != nil {
-		t.Error(err)
-	}
-	for _, p := range list {
-		if slices.Equal(p.Args, []string{os.Args[0], dir}) {
-			syscall.Kill(p.PID, syscall.SIGKILL)
+	eventually(t, "all runners are gone", func() bool {
+		list, err := proc.List()
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		left := false
+		for _, p := range list {
+			if slices.Equal(p.Args, []string{os.Args[0], dir}) {
+				syscall.Kill(p.PID, syscall.SIGKILL)
+				left = true
+			}
+		}
+		return !left
+	})
 }
 
 func TestEnsureCannot(t *testing.T) {
@@ -258,7 +269,7 @@ func (s *site) raw(data string) net.Conn {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { nc.Close() })
-	if _, err := nc.Write([]byte(data)); err != nil {
+	if _, err := nc.Write([]byte(data)); err != nil && !errors.Is(err, syscall.EPIPE) { // sent away before the end of it
 		s.t.Fatal(err)
 	}
 	return nc
@@ -345,8 +356,10 @@ func TestOwner(t *testing.T) {
 	st = s.shell("p1", 2, "exit 0")
 	first.run(st)
 	first.until(st.Key, Exited)
-	if len(first.seen) != 0 {
-		t.Errorf("the first was also told %v", first.seen)
+	for _, e := range first.seen {
+		if e.Key != st.Key || e.Kind != Started { // which is told of one that is not over at once
+			t.Errorf("the first was also told %v", e)
+		}
 	}
 }
 
