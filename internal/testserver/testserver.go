@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -190,11 +191,22 @@ const (
 	lastPort  = 32767
 )
 
-// FreeAddr returns a loopback address on which nothing listens.
+// given are the addresses that FreeAddr has returned: their server may be down.
+var given sync.Map
+
+// FreeAddr returns a loopback address on which nothing listens, never the same
+// one twice.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
+	// A process that is forked now would keep the port taken until it executes
+	// its program.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	for {
 		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort+1))
+		if _, again := given.LoadOrStore(addr, true); again {
+			continue
+		}
 		ln, err := net.Listen("tcp", addr)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue
