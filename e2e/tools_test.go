@@ -76,7 +76,7 @@ func (w *world) record() {
 	script := fmt.Sprintf("#!/bin/sh\nline=\"${CBSDMQ_JOB:--}\"\nfor arg; do line=\"$line%s$arg\"; done\nprintf '%%s%s' \"$line\" >>%s\nexec %s \"$@\"\n",
 		unitEnd, callEnd, filepath.Join(w.dir, "calls"), program(w.t, "cbsd"))
 	name := filepath.Join(w.dir, "cbsd")
-	if err := os.WriteFile(name, []byte(script), 0o755); err != nil {
+	if err := testserver.WriteScript(name, script); err != nil {
 		w.t.Fatal(err)
 	}
 	w.configure(map[string]any{"cbsd": name})

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 // docBlock is a block of commands in a page of docs, with its mark in front:
@@ -145,7 +147,7 @@ func (s *site) host() error {
 		"sysrc":   `for v; do echo "${v%%=*}=\"${v#*=}\"" >> ` + rc + `; done`,
 		"pkg":     `exit 0`,
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+		if err := testserver.WriteScript(filepath.Join(dir, name), "#!/bin/sh\n"+text+"\n"); err != nil {
 			return err
 		}
 	}
@@ -159,7 +161,7 @@ func (s *site) original(_ *testscript.TestScript, args []string) error {
 		return err
 	}
 	script := s.path("root/usr/local/etc/rc.d", args[0])
-	return os.WriteFile(script, []byte("#!/bin/sh\necho \"original $1\"\n"), 0o755)
+	return testserver.WriteScript(script, "#!/bin/sh\necho \"original $1\"\n")
 }
 
 // A translation has the same commands.

@@ -30,7 +30,7 @@ func RCScript(dist, root, name string) (script string, err error) {
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return "", err
 		}
-		if err := os.WriteFile(to, []byte(out), 0o755); err != nil {
+		if err := WriteScript(to, out); err != nil {
 			return "", err
 		}
 	}

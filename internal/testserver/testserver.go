@@ -219,6 +219,14 @@ func FreeAddr(t testing.TB) string {
 	}
 }
 
+// WriteScript writes a program of the shell that can be executed at once: a
+// process that is forked meanwhile would keep it open, and the file busy.
+func WriteScript(path, text string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, []byte(text), 0o755)
+}
+
 // Eventually calls f until it returns nil, and fails the test with its error
 // if that takes longer than limit. It is for what a real process does in its
 // own time.
