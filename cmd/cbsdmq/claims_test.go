@@ -12,7 +12,7 @@ import (
 // Two pools of one host that are asked for the same guest at the same moment.
 func TestClaims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &hosted{}
+		h := &hosted{making: new(claims)}
 		want := func(pool, guest, other string) {
 			t.Helper()
 			if got := h.elsewhere(t.Context(), &config.Config{Pool: pool}, guest); got != other {

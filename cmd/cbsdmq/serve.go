@@ -123,11 +123,11 @@ type hosted struct {
 	mu    sync.Mutex
 	pools map[string]*cbsd.Pool // that are served now
 
-	making claims
+	making *claims // of all readings: what a job of before claims is its own still
 }
 
 func newHosted(o agentOptions, cfgs []*config.Config, who trusted, logs []poolLog) *hosted {
-	return &hosted{o: o, cfgs: cfgs, who: who, logs: logs, buses: &all.Opener{Log: logs[0].log}}
+	return &hosted{o: o, cfgs: cfgs, who: who, logs: logs, buses: &all.Opener{Log: logs[0].log}, making: new(claims)}
 }
 
 // elsewhere names the pool, other than that of mine, that has a guest of that
@@ -243,7 +243,7 @@ func (h *hosted) reload() *hosted {
 		who[c] = h.who[c]
 	}
 	next := newHosted(h.o, cfgs, who, logs)
-	next.old, next.crashed, next.board = h.cfgs, h.crashed, h.board
+	next.old, next.crashed, next.board, next.making = h.cfgs, h.crashed, h.board, h.making
 	return next
 }
 
