@@ -56,7 +56,8 @@ type Config struct {
 type Behaviour struct {
 	// Delay in seconds before anything is done, in ten steps with a line of progress each.
 	Delay float64 `json:"delay,omitempty"`
-	// Until is a file: nothing is done before it is there.
+	// Until is a file: nothing is done before it is there. With Trap it is a step
+	// that SIGTERM cuts short.
 	Until string `json:"until,omitempty"`
 	// Trap makes SIGTERM cut short the step at hand and nothing else: many
 	// scripts of the real cbsd trap it and go on, to exit status 0.
@@ -138,19 +139,20 @@ func (c Config) canary(wd workdir) string {
 
 // prelude is what b asks for before the command acts.
 func (c *call) prelude(b Behaviour) error {
+	cut := make(chan os.Signal, 1)
+	if b.Trap && (b.Delay > 0 || b.Until != "") {
+		signal.Notify(cut, syscall.SIGTERM)
+		defer signal.Stop(cut)
+	}
 	if b.Delay > 0 {
 		const steps = 10
 		pause := time.Duration(b.Delay * float64(time.Second) / steps)
-		cut := make(chan os.Signal, 1)
-		if b.Trap {
-			signal.Notify(cut, syscall.SIGTERM)
-			defer signal.Stop(cut)
-		}
 		for i := 1; i <= steps; i++ {
 			select {
 			case <-time.After(pause):
 			case <-cut:
 				_, _ = io.WriteString(c.errw, "Terminated\n")
+				b.Until = "" // whatever is left to wait for
 			}
 			c.say("Progress: %d%%", 100*i/steps)
 		}
@@ -159,7 +161,12 @@ func (c *call) prelude(b Behaviour) error {
 		if _, err := os.Stat(b.Until); err == nil {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-cut:
+			_, _ = io.WriteString(c.errw, "Terminated\n")
+			b.Until = ""
+		}
 	}
 	if _, err := io.WriteString(c.out, b.Stdout); err != nil {
 		return fmt.Errorf("printing: %w", err)
