@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			t.Parallel()
-			s := &site{t: t, logs: t.TempDir(), processes: make(map[string]*exec.Cmd)}
+			s := &site{t: t, logs: t.TempDir(), processes: make(map[string]*exec.Cmd), held: make(map[string]string)}
 			testscript.Run(t, testscript.Params{
 				Files:               []string{file},
 				Setup:               s.setup,
@@ -61,6 +61,8 @@ type site struct {
 	processes map[string]*exec.Cmd
 	workdirs  []string
 	docs      []string // blocks of pages that were run
+	holds     int
+	held      map[string]string // by pool, the file that its commands wait for
 }
 
 const etc = "etc" // directory of the pools' files
@@ -81,6 +83,10 @@ func (s *site) setup(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("CBSD", s.cbsd)
+	// A process that is being forked keeps the scripts among the transcript's files
+	// open, and busy, until it is what it is to be.
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
 	return os.Mkdir(s.path(etc), 0o755)
 }
 
@@ -117,20 +123,25 @@ func (s *site) close() {
 //	kill9 POOL                kill the agent
 //	broker start|up|down      start or end beanstalkd; start: where there is no pool yet
 //	slow POOL COMMAND SECONDS let a command of the pool's cbsd take so long
+//	hold POOL COMMAND         let it print how far it is, and then wait for `letgo POOL`
+//	letgo POOL                let what is held go on
 //	grows POOL COMMAND SECONDS  let the files that it makes take so long to grow
 //	half POOL COMMAND         let it stop half way
 //	zfs POOL                  let the pool be on ZFS
-//	deaf POOL COMMAND SECONDS the same, and it goes on after SIGTERM
+//	deaf POOL COMMAND         let it print how far it is, wait for SIGTERM, and go on after it
 //	status N COMMAND ...      the command must end with exit status N
 //	nobody COMMAND ...        run the command without root's rights; it must end with 0
 //	secret WORD               nothing that we keep or log may hold WORD; what CBSD keeps is its own
 //	free VAR                  a free address, in an environment variable
 //	get STATUS PATH           ask the agent at $METRICS until it answers with this status
-//	until PATTERN COMMAND ... run the command until its stdout matches
+//	until PATTERN COMMAND ... run the command until its stdout matches; the next lines are about that run
+//	enough PATTERN N COMMAND ...  run it with 1, 2, 4 ... in the place of SECONDS until its output matches; its exit status must be N
 //	capture VAR               keep the last stdout in an environment variable
 //	begin NAME COMMAND ...    start a command; it prints to NAME.stdout and NAME.stderr
 //	appears PATTERN FILE      wait until a file has a line
 //	interrupt NAME            Ctrl-C for a command that was begun
+//	twice NAME COMMAND ...    Ctrl-C and then Ctrl-C again in the time that a job's follower gives for it, which must end with 130;
+//	                          where that was too late, COMMAND is begun in its place
 //	ends N NAME               wait for its end, which must have exit status N
 //	rcconf NAME=VALUE ...     set variables of rc.conf
 //	service N NAME ARG ...    run an rc script with stand-ins for rc.subr and daemon(8); its exit status must be N
@@ -153,20 +164,24 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"kill9":     {1, s.kill9},
 		"broker":    {1, s.brokerUpDown},
 		"slow":      {3, s.slow},
+		"hold":      {2, s.hold},
+		"letgo":     {1, s.letGo},
 		"grows":     {3, s.grows},
 		"half":      {2, s.half},
 		"zfs":       {1, s.zfs},
-		"deaf":      {3, s.deaf},
+		"deaf":      {2, s.deaf},
 		"status":    {2, s.status},
 		"nobody":    {1, s.nobody},
 		"secret":    {1, s.secret},
 		"free":      {1, s.free},
 		"get":       {2, s.get},
 		"until":     {2, s.until},
+		"enough":    {3, s.enough},
 		"capture":   {1, s.capture},
 		"begin":     {2, s.begin},
 		"appears":   {2, s.appears},
 		"interrupt": {1, s.interrupt},
+		"twice":     {2, s.twice},
 		"ends":      {2, s.ends},
 		"rcconf":    {1, s.rcConf},
 		"service":   {3, s.service},
@@ -242,20 +257,6 @@ func (s *site) setting(ts *testscript.TestScript, args []string) error {
 	return os.WriteFile(file, text, 0o600)
 }
 
-// reload waits until the pool is served again.
-func (s *site) reload(ts *testscript.TestScript, args []string) error {
-	log := filepath.Join(s.logs, args[0]+".log")
-	before, err := os.ReadFile(log)
-	if err != nil {
-		return err
-	}
-	if err := s.processes[args[0]].Process.Signal(syscall.SIGHUP); err != nil {
-		return err
-	}
-	times := strings.Count(string(before), "msg=serving") + 1
-	return s.await(regexp.MustCompile(fmt.Sprintf(`(?s)(msg=serving.*){%d}`, times)), []string{"cat", log})
-}
-
 // vm creates a VM as an admin does, not as a job.
 func (s *site) vm(ts *testscript.TestScript, args []string) error {
 	line := []string{"bcreate", "jname=" + args[1], "vm_os_type=linux", "vm_os_profile=lab-tiny", "imgsize=10m", "vm_ram=64m"}
@@ -319,11 +320,11 @@ func (s *site) agent(ts *testscript.TestScript, args []string) error {
 	if len(args) > 1 {
 		command = args[1:]
 	}
+	served := s.served(pool)
 	if err := s.serve(pool, append(command, "--config", s.path(etc, pool+".json"))...); err != nil {
 		return err
 	}
-	pid := fmt.Sprintf(`"pid":%d,`, s.processes[pool].Process.Pid)
-	return s.await(regexp.MustCompile(pid), []string{"cbsdmq", "pools", "-o", "json"})
+	return s.serves(pool, served+1)
 }
 
 func (s *site) kill9(_ *testscript.TestScript, args []string) error {
@@ -347,35 +348,33 @@ func (s *site) brokerUpDown(_ *testscript.TestScript, args []string) error {
 	return nil
 }
 
-func (s *site) slow(_ *testscript.TestScript, args []string) error { return s.delay(args, false) }
+// simulate has a command of a pool act in another way from now on.
+func (s *site) simulate(pool, command string, b cbsdsim.Behaviour) error {
+	return cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{command: b}}.Write(s.path(pool))
+}
 
-func (s *site) deaf(_ *testscript.TestScript, args []string) error { return s.delay(args, true) }
+func (s *site) slow(_ *testscript.TestScript, args []string) error {
+	seconds, err := strconv.ParseFloat(args[2], 64)
+	if err != nil {
+		return err
+	}
+	return s.simulate(args[0], args[1], cbsdsim.Behaviour{Delay: seconds})
+}
 
 func (s *site) grows(_ *testscript.TestScript, args []string) error {
 	seconds, err := strconv.ParseFloat(args[2], 64)
 	if err != nil {
 		return err
 	}
-	c := cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{args[1]: {Grow: seconds}}}
-	return c.Write(s.path(args[0]))
+	return s.simulate(args[0], args[1], cbsdsim.Behaviour{Grow: seconds})
 }
 
 func (s *site) half(_ *testscript.TestScript, args []string) error {
-	c := cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{args[1]: {Half: true}}}
-	return c.Write(s.path(args[0]))
+	return s.simulate(args[0], args[1], cbsdsim.Behaviour{Half: true})
 }
 
 func (s *site) zfs(_ *testscript.TestScript, args []string) error {
 	return cbsdsim.Config{ZFS: true}.Write(s.path(args[0]))
-}
-
-func (s *site) delay(args []string, trap bool) error {
-	seconds, err := strconv.ParseFloat(args[2], 64)
-	if err != nil {
-		return err
-	}
-	c := cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{args[1]: {Delay: seconds, Trap: trap}}}
-	return c.Write(s.path(args[0]))
 }
 
 func (s *site) status(ts *testscript.TestScript, args []string) error {
@@ -432,11 +431,17 @@ func (s *site) secret(_ *testscript.TestScript, args []string) error {
 	looked := 0
 	for _, place := range places {
 		err := filepath.WalkDir(place, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			looked++
+			if err != nil || !d.Type().IsRegular() {
+				return nil
+			}
 			text, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) { // the runner has removed it
+				return nil
+			}
+			looked++
 			if err == nil && bytes.Contains(text, []byte(args[0])) {
 				err = fmt.Errorf("%s holds %s", path, args[0])
 			}
@@ -477,37 +482,6 @@ func (s *site) get(ts *testscript.TestScript, args []string) error {
 	}
 }
 
-func (s *site) until(ts *testscript.TestScript, args []string) error {
-	pattern, err := regexp.Compile(`(?m)` + args[0])
-	if err != nil {
-		return err
-	}
-	return s.await(pattern, args[1:])
-}
-
-// await runs a command until its stdout matches.
-func (s *site) await(pattern *regexp.Regexp, command []string) error {
-	path, err := exec.LookPath(command[0])
-	if err != nil {
-		return err
-	}
-	deadline := time.Now().Add(patience)
-	for {
-		cmd := exec.Command(path, command[1:]...)
-		cmd.Dir, cmd.Env = s.work, append(os.Environ(), "CBSDMQ_POOLS="+s.path(etc))
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		if pattern.Match(out) {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%q does not print %s: %v\n%s%s", command, pattern, err, out, stderr.Bytes())
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-}
-
 func (s *site) capture(ts *testscript.TestScript, args []string) error {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 	return nil
@@ -515,10 +489,6 @@ func (s *site) capture(ts *testscript.TestScript, args []string) error {
 
 func (s *site) begin(_ *testscript.TestScript, args []string) error {
 	return s.start(args[0], s.path(args[0]+".stdout"), s.path(args[0]+".stderr"), args[1:]...)
-}
-
-func (s *site) appears(ts *testscript.TestScript, args []string) error {
-	return s.await(regexp.MustCompile(`(?m)`+args[0]), []string{"cat", ts.MkAbs(args[1])})
 }
 
 func (s *site) interrupt(_ *testscript.TestScript, args []string) error {
