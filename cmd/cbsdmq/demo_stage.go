@@ -221,7 +221,7 @@ type hopeless struct{ error }
 // await waits until f says yes. An error of f is for the end of the patience,
 // unless it is hopeless.
 func (s *stage) await(ctx context.Context, what string, f func() (bool, error)) error {
-	const patience, pause = 20 * time.Second, 50 * time.Millisecond
+	const patience, pause = time.Minute, 50 * time.Millisecond
 	deadline := time.Now().Add(patience)
 	for {
 		ok, err := f()
@@ -291,7 +291,7 @@ func (p *process) stop() {
 // workdir these are all that was started for a simulated one: commands, guests,
 // and what keeps them.
 func sweep(variable, value string) error {
-	const grace = 2 * time.Second
+	const grace, patience = 2 * time.Second, 30 * time.Second
 	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		pids, err := proc.FindEnv(variable, value)
 		if err != nil || len(pids) == 0 {
@@ -301,7 +301,7 @@ func sweep(variable, value string) error {
 		if time.Since(begun) > grace {
 			sig = syscall.SIGKILL
 		}
-		if time.Since(begun) > 2*grace {
+		if time.Since(begun) > patience {
 			return fmt.Errorf("processes %v do not end", pids)
 		}
 		for _, pid := range pids {

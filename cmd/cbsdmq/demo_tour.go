@@ -47,6 +47,10 @@ func (s *stage) simulate(ctx context.Context) error {
 		return err
 	}
 	slow := func(seconds float64) cbsdsim.Behaviour { return cbsdsim.Behaviour{Delay: seconds} }
+	// What is to be seen while a command runs is seen on a slow machine, too.
+	until := func(seconds float64, file string) cbsdsim.Behaviour {
+		return cbsdsim.Behaviour{Delay: seconds, Until: s.path(file)}
+	}
 	for _, pool := range demoPools {
 		workdir := s.path(pool)
 		s.swept = append(s.swept, workdir)
@@ -54,8 +58,9 @@ func (s *stage) simulate(ctx context.Context) error {
 		behaviour := cbsdsim.Config{
 			Journal: s.truth(pool), JournalReads: true,
 			Commands: map[string]cbsdsim.Behaviour{
-				"bstart vm1": slow(2), "bstop vm1": slow(20), "bcreate vm2": slow(4),
-				"jcreate www": slow(2), "jcreate db": slow(2), "jcreate mail": slow(2), "jcreate dns": slow(2),
+				"bstart vm1": slow(2), "bstop vm1": until(20, "never"), "bcreate vm2": until(4, adopted),
+				"jcreate www": until(2, submitted), "jcreate db": until(2, submitted),
+				"jcreate mail": until(2, submitted), "jcreate dns": until(2, submitted),
 			},
 		}
 		if err := errors.Join(
@@ -74,6 +79,14 @@ the runner, which starts the commands. These are the pools:`, s.dir, s.broker.te
 	_, err := s.run(ctx, 0, "pools")
 	return err
 }
+
+// Files that commands wait for.
+const (
+	adopted   = "adopted"   // there is a new agent
+	submitted = "submitted" // all of the jobs that are to run in parallel are
+)
+
+func (s *stage) letGo(file string) error { return os.WriteFile(s.path(file), nil, 0o600) }
 
 // truth is where the simulator of a pool writes down what it was started for.
 func (s *stage) truth(pool string) string { return s.path("log", pool+".truth") }
@@ -202,6 +215,9 @@ command at the runner:`, pid, command)
 	if _, err := s.run(ctx, 0, "pools"); err != nil {
 		return err
 	}
+	if err := s.letGo(adopted); err != nil {
+		return err
+	}
 	s.say("The job can be followed as if nothing had happened, from its first byte to its end:")
 	_, err = s.run(ctx, 0, "follow", id)
 	return err
@@ -220,6 +236,9 @@ func (s *stage) parallel(ctx context.Context) error {
 			}
 			ids = append(ids, id)
 		}
+	}
+	if err := s.letGo(submitted); err != nil {
+		return err
 	}
 	var first, last time.Time
 	var sum time.Duration
