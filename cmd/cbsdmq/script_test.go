@@ -431,19 +431,16 @@ func (s *site) secret(_ *testscript.TestScript, args []string) error {
 	looked := 0
 	for _, place := range places {
 		err := filepath.WalkDir(place, func(path string, d fs.DirEntry, err error) error {
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
+			var text []byte
+			if err == nil && d.Type().IsRegular() {
+				looked++
+				text, err = os.ReadFile(path)
 			}
-			if err != nil || !d.Type().IsRegular() {
+			switch {
+			case errors.Is(err, fs.ErrNotExist): // the runner has removed it
 				return nil
-			}
-			text, err := os.ReadFile(path)
-			if errors.Is(err, fs.ErrNotExist) { // the runner has removed it
-				return nil
-			}
-			looked++
-			if err == nil && bytes.Contains(text, []byte(args[0])) {
-				err = fmt.Errorf("%s holds %s", path, args[0])
+			case err == nil && bytes.Contains(text, []byte(args[0])):
+				return fmt.Errorf("%s holds %s", path, args[0])
 			}
 			return err
 		})
