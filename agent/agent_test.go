@@ -394,7 +394,6 @@ func TestCancel(t *testing.T) {
 func TestCancelGoesOn(t *testing.T) {
 	b := newBench(t)
 	b.machine.onTerm = "goes on"
-	b.adjust = func(c *Config) { c.TimeLimit = 500 * time.Millisecond }
 	s := b.start()
 	id := b.submit("jstart", "jname=jail1")
 	b.running(id)
@@ -405,6 +404,9 @@ func TestCancelGoesOn(t *testing.T) {
 	if !strings.Contains(r.Reason, "without the step") || r.Hint == "" {
 		t.Errorf("reason %q, hint %q", r.Reason, r.Hint)
 	}
+	b.stop()
+	b.adjust = func(c *Config) { c.TimeLimit = 10 * time.Millisecond }
+	b.start()
 	r = b.want(b.submit("jstart", "jname=jail1"), cbsdmq.Timeout, cbsdmq.ExitTimeout)
 	if !strings.Contains(r.Reason, "without the step") || !strings.Contains(r.Hint, "time_limit") || !strings.Contains(r.Hint, "look at the guest") {
 		t.Errorf("reason %q, hint %q", r.Reason, r.Hint)
@@ -461,13 +463,17 @@ func TestTimeLimitOfAnAgentBefore(t *testing.T) {
 
 func TestForeignCommand(t *testing.T) {
 	b := newBench(t)
-	b.adjust = func(c *Config) { c.ForeignWait = 1500 * time.Millisecond }
+	wait := time.Second
+	b.adjust = func(c *Config) { c.ForeignWait = wait }
 	b.cbsd.setForeign("jail1", true)
 	b.start()
 	r := b.want(b.submit("jset", "jname=jail1"), cbsdmq.Refused, cbsdmq.ExitRefused)
 	if r.Reason != "busy: cbsd bstart jail1 (pid 4711, pts/1, root)" {
 		t.Errorf("reason %q", r.Reason)
 	}
+	b.stop()
+	wait = time.Hour
+	b.start()
 	id := b.submit("jset", "jname=jail1")
 	b.want(b.submit("jset", "jname=jail2"), cbsdmq.Done, 0) // others go on
 	b.cbsd.setForeign("jail1", false)
@@ -623,8 +629,12 @@ func TestUnreadRepliesAreRemoved(t *testing.T) {
 	b := newBench(t)
 	b.adjust = func(c *Config) { c.ReplyTTL = time.Second }
 	b.start()
-	id := b.raw(`{"Command":"jprint","CommandArgs":{"a":"b"}}`)
-	tube := bus.Tube{Name: bus.MailboxName("reply", id), Kind: bus.Mailbox}
+	tube := bus.Tube{Name: bus.MailboxName("reply", b.mailbox+1), Kind: bus.Mailbox}
+	reader, err := b.client.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{tube}}) // what somebody consumes stays
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.raw(fmt.Sprintf(`{"Command":"jprint","CommandArgs":{"a":"b"},"JobID":%d}`, b.mailbox+1))
 	ready := func() int {
 		info, err := b.client.Inspect(t.Context(), tube)
 		if err != nil {
@@ -634,6 +644,7 @@ func TestUnreadRepliesAreRemoved(t *testing.T) {
 	}
 	eventually(t, "the reply is there", func() bool { return ready() == 1 })
 	before := b.broker.Tubes()
+	reader.Close()
 	eventually(t, "the unread reply is removed", func() bool { return ready() == 0 })
 	if after := b.broker.Tubes(); after >= before {
 		t.Errorf("%d tubes, with the reply %d", after, before)

@@ -33,13 +33,15 @@ type fakeMachine struct {
 	begun   []string // jobs in order of their begin, as "id command guest"
 	overlap []string // guests that had two changes at once
 	busy    map[string]int
-	refuse  bool // starts, for want of disk space
-	refused int  // starts
-	away    bool // there is no runner, and none can be started
-	lost    bool // starts are lost on their way
+	refuse  bool                // starts, for want of disk space
+	refused int                 // starts
+	unknown map[runner.Key]bool // refused starts of which the agent has not said that it knows
+	away    bool                // there is no runner, and none can be started
+	lost    bool                // starts are lost on their way
 
-	onTerm  string // what a command does at SIGTERM: "" ends by it, "goes on" to a good end, "had ended" before
-	tooLate int    // status with which a command has ended when it is to be killed; 0 = it has not
+	onTerm    string // what a command does at SIGTERM: "" ends by it, "goes on" to a good end, "had ended" before
+	lateKills int    // signals to commands that had ended
+	tooLate   int    // status with which a command has ended when it is to be killed; 0 = it has not
 }
 
 type fakeRun struct {
@@ -49,7 +51,7 @@ type fakeRun struct {
 }
 
 func newMachine(dir string) *fakeMachine {
-	return &fakeMachine{dir: dir, runs: make(map[runner.Key]*fakeRun), busy: make(map[string]int), boot: "boot1"}
+	return &fakeMachine{dir: dir, runs: make(map[runner.Key]*fakeRun), unknown: make(map[runner.Key]bool), busy: make(map[string]int), boot: "boot1"}
 }
 
 func (m *fakeMachine) dial(context.Context) (Runner, error) {
@@ -163,6 +165,7 @@ func (m *fakeMachine) lose() {
 			r.event.Kind, r.event.PID, r.event.Reason = runner.Lost, 0, "the runner was killed"
 		}
 	}
+	clear(m.unknown)
 	if m.conn != nil {
 		m.conn.fail()
 		m.conn = nil
@@ -207,6 +210,24 @@ func (m *fakeMachine) refusals() int {
 	return m.refused
 }
 
+// late is how many signals came to commands that had ended.
+func (m *fakeMachine) late() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lateKills
+}
+
+// above reports whether a start below this one was refused that the agent does not
+// know of yet: then the runner takes none.
+func (m *fakeMachine) above(k runner.Key) bool {
+	for refused := range m.unknown {
+		if k.After(refused) {
+			return true
+		}
+	}
+	return false
+}
+
 // forget loses the runner with all that it knew, as a power loss can.
 func (m *fakeMachine) forget() {
 	m.mu.Lock()
@@ -214,6 +235,7 @@ func (m *fakeMachine) forget() {
 	for _, r := range m.runs {
 		m.busy[guestOf(r.start)] = 0
 	}
+	clear(m.unknown)
 	m.runs, m.mark, m.conn = make(map[runner.Key]*fakeRun), runner.Key{}, nil
 }
 
@@ -265,13 +287,15 @@ func (r *fakeRunner) Start(starts ...runner.Start) error {
 	for _, s := range starts {
 		switch {
 		case r.m.lost:
-		case r.m.refuse:
+		case r.m.refuse || r.m.above(s.Key):
 			r.m.refused++
+			r.m.unknown[s.Key] = true
 			r.m.tell(runner.Event{Key: s.Key, Kind: runner.Refused, Temporary: true, Reason: "no space left"})
 		case !s.Key.After(r.m.mark):
 			r.m.tell(runner.Event{Key: s.Key, Kind: runner.Refused, Reason: "not above the mark"})
 		default:
 			r.m.mark = s.Key
+			delete(r.m.unknown, s.Key)
 			r.m.begin(s)
 		}
 	}
@@ -285,6 +309,7 @@ func (r *fakeRunner) Ack(keys ...runner.Key) error {
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()
 	for _, k := range keys {
+		delete(r.m.unknown, k)
 		if run := r.m.runs[k]; run != nil && run.event.Kind.Ended() {
 			delete(r.m.runs, k)
 			os.Remove(run.event.Out.Path)
@@ -313,6 +338,7 @@ func (r *fakeRunner) Kill(ctx context.Context, key runner.Key, sig syscall.Signa
 	defer r.m.mu.Unlock()
 	run := r.m.runs[key]
 	if run == nil || run.event.Kind != runner.Started {
+		r.m.lateKills++
 		return errors.New("nothing of it is left")
 	}
 	if status := r.m.tooLate; status != 0 {

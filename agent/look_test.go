@@ -43,7 +43,7 @@ func TestBeginWhileRunnerIsReplaced(t *testing.T) {
 	long := b.submit("jstart", "jname=jail1")
 	b.running(long)
 	id := b.submit("jstart", "jname=jail2")
-	eventually(t, "the second job waits for the worker", func() bool { return s.open.Load() == 2 })
+	eventually(t, "the second job waits for the worker", func() bool { row, err := b.row(id); return err == nil && row != nil })
 	old := s.runner.get()
 	s.post(t.Context(), func(l *loop) {
 		b.machine.lose()
@@ -77,12 +77,17 @@ func TestIntakeWhileGuestIsLookedAt(t *testing.T) {
 func TestExpiredWhileGuestIsLookedAt(t *testing.T) {
 	b := newBench(t)
 	open := b.cbsd.block()
-	b.start()
+	s := b.start()
 	j := b.job("jset", "jname=jail1")
-	j.Meta.Expires = time.Now().Add(100 * time.Millisecond)
+	j.Meta.Expires = time.Now().Add(time.Hour)
 	id := b.put(j)
 	b.cbsd.looking(t)
-	eventually(t, "it expires", func() bool { return time.Now().After(j.Meta.Expires) })
+	expired := make(chan struct{})
+	s.post(t.Context(), func(l *loop) { // now, as the hour is over
+		l.byIdent[id].row.Expires = time.Now().Add(-time.Second)
+		close(expired)
+	})
+	<-expired
 	open()
 	b.want(id, cbsdmq.Refused, cbsdmq.ExitRefused)
 	if n := len(b.cbsd.looks); n > 1 {

@@ -51,10 +51,11 @@ func TestProgressOnTheWire(t *testing.T) {
 	b.cbsd.bytes.Store(300)
 	j := b.job("jstart", "jname=jail1")
 	j.Meta.Stream = true
+	put := time.Now()
 	streamed, plain := b.put(j), b.submit("jstart", "jname=jail2")
 	b.running(streamed)
 	b.running(plain)
-	if w := s.work(t.Context(), streamed); w != nil {
+	if w := s.work(t.Context(), streamed); w != nil && time.Since(put) < workAfter {
 		t.Errorf("a command that has just begun was looked at: %+v", w)
 	}
 	told := func() cbsdmq.Reply { // the newest
@@ -92,7 +93,7 @@ func TestStandsStill(t *testing.T) {
 	b.adjust = func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) }
 	s := b.start()
 	id := b.submit("jstart", "jname=jail1")
-	b.running(id)
+	eventually(t, "the agent knows that it runs", func() bool { _, ok := s.live.run(id); return ok })
 	s.post(t.Context(), func(l *loop) {
 		j := l.byID[id]
 		j.row.Begun = j.row.Begun.Add(-2 * stillAfter)
