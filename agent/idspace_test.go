@@ -80,13 +80,27 @@ func TestClockIsSetBeforeAJobComesAgain(t *testing.T) {
 // forgotten it, and nothing is sent there.
 func TestBrokerForgetsAJobOnItsWay(t *testing.T) {
 	b := newBench(t)
-	b.start()
+	s := b.start()
 	long := b.submit("jstart", "jname=jail2")
 	b.running(long)
 	open := b.cbsd.block()
+	// A tick would bring the job into the journal before the broker forgets it.
+	hold, outages := make(chan struct{}), s.cfg.Endpoints[0].Bus.Outages()
+	s.post(t.Context(), func(l *loop) {
+		for {
+			select {
+			case f := <-s.inbox:
+				f(l)
+			case <-hold:
+				return
+			}
+		}
+	})
 	number := b.raw(`{"Command":"jset","CommandArgs":{"jname":"jail1"}}`)
 	b.cbsd.looking(t)
 	b.broker.Restart(false)
+	eventually(t, "the agent has lost the broker", func() bool { return s.cfg.Endpoints[0].Bus.Outages() > outages })
+	close(hold)
 	b.finish(long, 0, "")
 	b.want(long, cbsdmq.Done, 0) // the outbox has asked which incarnation runs
 	open()

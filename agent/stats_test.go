@@ -29,6 +29,9 @@ func TestNotReady(t *testing.T) {
 	if reasons := s.NotReady(); len(reasons) != 2 || reasons[0] != "the journal cannot be written: "+why {
 		t.Errorf("%q", reasons)
 	}
+	if err := s.Alive(t.Context()); err != nil { // a job is counted when its reply is on its way
+		t.Error(err)
+	}
 	var page metrics.Page
 	s.Metrics(t.Context(), &page)
 	s.cfg.Stats.Metrics("pool1", &page)
