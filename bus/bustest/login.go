@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/internal/testserver"
@@ -28,7 +27,7 @@ func Logins(t *testing.T, open func(testing.TB, bus.Config) bus.Driver) Login {
 	return func(name string, cfg bus.Config, want ...string) bool {
 		return t.Run(name, func(t *testing.T) {
 			d := open(t, cfg)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			conn, err := d.Dial(ctx)
 			if err == nil {

@@ -68,7 +68,8 @@ func testExpire(t *testing.T, s Server) {
 	ids := put(t, c, m, "old", "kept")
 	if s.Driver.Caps().TTL {
 		expire(m, ids[0], 0)
-		ready(t, c, m, 2)
+		look, _ := open(t, s.Driver)
+		ready(t, look, m, 2)
 		return
 	}
 	const age = time.Second

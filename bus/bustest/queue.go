@@ -27,9 +27,9 @@ func testAcked(t *testing.T, s Server) {
 	// Neither on this connection nor on another one.
 	nothing(t, consume(t, c, q))
 	c.Close()
-	c2 := dial(t, s.Driver)
-	ready(t, c2, q, 0)
-	nothing(t, consume(t, c2, q))
+	look, _ := open(t, s.Driver) // a server may end a connection while it is asked again and again
+	ready(t, look, q, 0)
+	nothing(t, consume(t, look, q))
 }
 
 func testUnacked(t *testing.T, s Server) {
@@ -64,12 +64,20 @@ func testRelease(t *testing.T, s Server) {
 	if err := other.Release(within(t, limit), delay, d...); err != nil {
 		t.Fatalf("releasing with delay: %v", err)
 	}
-	nothing(t, other)
-	take(t, n, 1)
+	ds, err := other.Receive(within(t, short), 1)
+	late := other
+	if errors.Is(err, context.DeadlineExceeded) {
+		late, err = n, nil
+		ds = receive(t, late, 1)
+	}
+	if err != nil {
+		t.Fatalf("receiving: %v", err)
+	}
 	// Some brokers count in seconds of their own clock.
 	if got := time.Since(begin); got < delay-delay/5 {
 		t.Errorf("came back after %v, want %v", got, delay)
 	}
+	ack(t, late, ds...)
 	nothing(t, n)
 }
 
@@ -354,7 +362,7 @@ func testReceiveContext(t *testing.T, s Server) {
 	for range 3 {
 		begin := time.Now()
 		nothing(t, n)
-		if took := time.Since(begin); took > short+time.Second {
+		if took := time.Since(begin); took > short+slack {
 			t.Errorf("Receive ended %v after its deadline", took-short)
 		}
 	}
@@ -385,7 +393,7 @@ func testCancelledReceive(t *testing.T, s Server) {
 	seen := map[string]bool{}
 	for i, until := 0, time.Now().Add(limit); len(seen) < len(want); i++ {
 		if time.Now().After(until) {
-			t.Fatalf("%d of %d messages arrived", len(seen), len(want))
+			t.Fatalf("%d of %d messages arrived, and no more", len(seen), len(want))
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i%7)*200*time.Microsecond)
 		ds, err := n.Receive(ctx, 1+i%3)
@@ -395,12 +403,14 @@ func testCancelledReceive(t *testing.T, s Server) {
 		}
 		for _, body := range bodies(ds) {
 			seen[body] = true
+			until = time.Now().Add(limit)
 		}
 		ack(t, n, ds...)
 	}
 	wg.Wait()
 	nothing(t, n)
-	ready(t, c, q, 0)
+	look, _ := open(t, s.Driver)
+	ready(t, look, q, 0)
 }
 
 // testAckAfterCancel checks that what was received before a Receive that was
@@ -464,7 +474,7 @@ func testCloseUnblocks(t *testing.T, s Server) {
 		defer time.AfterFunc(short, func() { x.close() }).Stop()
 		begin := time.Now()
 		ds, err := x.n.Receive(within(t, limit), 1)
-		if took := time.Since(begin); !errors.Is(err, bus.ErrClosed) || took > short+2*time.Second {
+		if took := time.Since(begin); !errors.Is(err, bus.ErrClosed) || took > short+slack {
 			t.Errorf("Receive over %s: %q, %v after %v; want ErrClosed", x.name, bodies(ds), err, took)
 		}
 		if _, err := x.n.Receive(within(t, limit), 1); !errors.Is(err, bus.ErrClosed) {
@@ -482,6 +492,8 @@ func testCloseUnblocks(t *testing.T, s Server) {
 func testInspect(t *testing.T, s Server) {
 	q := queue(t)
 	c := dial(t, s.Driver)
+	look, _ := open(t, s.Driver) // a server may end a connection while it is asked again and again
+	ready(t, look, q, 0)         // and one that is slow to answer leaves it unknown
 	info, err := c.Inspect(within(t, limit), q)
 	if err != nil {
 		t.Fatalf("inspecting an unused tube: %v", err)
@@ -492,11 +504,11 @@ func testInspect(t *testing.T, s Server) {
 	if !info.Durable && info.Advice == "" {
 		t.Error("the broker is not durable and there is no advice")
 	}
-	if info.Ready != 0 || info.Consumers > 0 {
+	if info.Ready > 0 || info.Consumers > 0 {
 		t.Errorf("unused tube: %d ready, %d consumers", info.Ready, info.Consumers)
 	}
 	ids := put(t, c, q, numbered(7)...)
-	ready(t, c, q, 7)
+	ready(t, look, q, 7)
 	if info.IDBase > ids[0] {
 		t.Errorf("ids begin at %d, but %d was given", info.IDBase, ids[0])
 	}
@@ -508,11 +520,11 @@ func testInspect(t *testing.T, s Server) {
 		t.Errorf("%d consumers, want 2 or -1", info.Consumers)
 	}
 	take(t, n, 7)
-	ready(t, c, q, 0)
+	ready(t, look, q, 0)
 	n.Close()
 	m.Close()
 	testserver.Eventually(t, limit, func() error {
-		info, err := c.Inspect(within(t, limit), q)
+		info, err := look.Inspect(within(t, limit), q)
 		if err == nil && info.Consumers > 0 {
 			err = fmt.Errorf("%d consumers after both were closed", info.Consumers)
 		}
