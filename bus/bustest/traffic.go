@@ -26,6 +26,10 @@ type Traffic struct {
 	writers, readers         sync.WaitGroup
 }
 
+// patience is for a cluster of which a server has gone: the others have to notice
+// and to elect, and one that is back to catch up.
+const patience = 2 * limit
+
 // StartTraffic begins traffic on tubes, in batches of up to 8 messages.
 func StartTraffic(t *testing.T, d bus.Driver, tubes ...bus.Tube) *Traffic {
 	t.Helper()
@@ -104,7 +108,7 @@ func EachKilled(t *testing.T, d bus.Driver, servers []*testserver.Process, look 
 func (f *Traffic) Goes(t *testing.T, n int64) time.Duration {
 	t.Helper()
 	begin, target := time.Now(), f.count.Load()+n
-	testserver.Eventually(t, time.Minute, func() error {
+	testserver.Eventually(t, patience, func() error {
 		if got := f.count.Load(); got < target {
 			return fmt.Errorf("%d messages confirmed, want %d", got, target)
 		}
@@ -119,7 +123,7 @@ func (f *Traffic) End(t *testing.T) {
 	t.Helper()
 	f.stopWriting()
 	f.writers.Wait()
-	testserver.Eventually(t, time.Minute, func() error {
+	testserver.Eventually(t, patience, func() error {
 		if n := f.missing(); n > 0 {
 			return fmt.Errorf("%d of %d confirmed messages have not come", n, f.count.Load())
 		}

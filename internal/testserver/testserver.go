@@ -60,7 +60,7 @@ func Missing(t testing.TB, program, install string) {
 // with the test.
 func StartProcess(t testing.TB, addr, path string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Addr: addr, path: path, args: args, patience: 20 * time.Second}
+	p := &Process{Addr: addr, path: path, args: args, patience: time.Minute}
 	p.startWith(t)
 	return p
 }
@@ -128,6 +128,20 @@ func (p *Process) Kill(t testing.TB) {
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	p.cmd.Wait()
 	p.cmd = nil
+}
+
+// KillAll ends servers at one moment: were the end of each waited for, clients of
+// a cluster could go on with those that are left meanwhile.
+func KillAll(t testing.TB, servers []*Process) {
+	t.Helper()
+	for _, p := range servers {
+		if p.cmd != nil {
+			syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		}
+	}
+	for _, p := range servers {
+		p.Kill(t)
+	}
 }
 
 // Stop freezes the server: it keeps its connections and answers nothing.

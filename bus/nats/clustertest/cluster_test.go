@@ -24,6 +24,10 @@ import (
 
 const library = "nats-io/nats.go"
 
+// patience is for what servers agree on: they elect again where a vote is lost or
+// late, and each time that takes up to nine seconds.
+const patience = 2 * time.Minute
+
 // program is cbsdmq, whose `broker --config` is a server of a cluster.
 var program string
 
@@ -82,7 +86,7 @@ func driver(t testing.TB, cfg bus.Config) *busnats.Driver {
 
 func dial(t testing.TB, d bus.Driver) bus.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := d.Dial(ctx)
 	if err != nil {
@@ -95,13 +99,13 @@ func dial(t testing.TB, d bus.Driver) bus.Conn {
 // works waits until something can be put.
 func (c trio) works(t testing.TB) {
 	t.Helper()
-	conn := dial(t, driver(t, bus.Config{URI: c.addrs()}))
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := conn.Put(ctx, bus.Message{Tube: bus.Tube{Name: "works"}, Body: []byte("x")})[0].Err; err != nil {
-		t.Fatalf("the cluster does not work: %v", err)
-	}
+	b := bus.New(driver(t, bus.Config{URI: c.addrs()}), bus.Options{MaxWait: time.Second})
+	defer b.Close()
+	testserver.Eventually(t, patience, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		return b.Put(ctx, bus.Message{Tube: bus.Tube{Name: "works"}, Body: []byte("x")})[0].Err
+	})
 }
 
 // js is a JetStream of the cluster, for the test itself, until it is ended.
@@ -120,7 +124,7 @@ func (c trio) js(t testing.TB) (js jetstream.JetStream, end func()) {
 // info is what the leader of a stream says about it.
 func info(t testing.TB, js jetstream.JetStream, stream string) (si *jetstream.StreamInfo) {
 	t.Helper()
-	testserver.Eventually(t, 20*time.Second, func() error {
+	testserver.Eventually(t, patience, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		s, err := js.Stream(ctx, stream)

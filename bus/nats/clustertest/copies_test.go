@@ -24,7 +24,7 @@ func TestCopies(t *testing.T) {
 	put := func(cfg bus.Config) {
 		t.Helper()
 		cfg.URI = c.addrs()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if err := dial(t, driver(t, cfg)).Put(ctx, bus.Message{Tube: q, Body: []byte("x")})[0].Err; err != nil {
 			t.Fatalf("putting: %v", err)
@@ -32,7 +32,7 @@ func TestCopies(t *testing.T) {
 	}
 	says := func(uri, want string, warning bool) {
 		t.Helper()
-		testserver.Eventually(t, 30*time.Second, func() error {
+		testserver.Eventually(t, patience, func() error {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			found, err := driver(t, bus.Config{URI: uri}).Survey(ctx, q)
@@ -52,7 +52,7 @@ func TestCopies(t *testing.T) {
 	says(c.addrs(), "stream cbsdmq_q_q: 1 copies, led by server", false)
 	says(c.addrs(), "has 1 of 3 copies", true)
 	put(bus.Config{})
-	testserver.Eventually(t, 30*time.Second, func() error {
+	testserver.Eventually(t, patience, func() error {
 		if si := info(t, js, "cbsdmq_q_q"); si.Config.Replicas != 3 || si.State.Msgs < 2 {
 			return fmt.Errorf("%d copies of %d messages", si.Config.Replicas, si.State.Msgs)
 		}
@@ -74,5 +74,5 @@ func TestCopies(t *testing.T) {
 		t.Errorf("%d copies with a server away, want 3", n)
 	}
 	c[2].Start(t)
-	testserver.Eventually(t, time.Minute, func() error { return whole(t, js, "cbsdmq_q_new", "cbsdmq_q_q") })
+	testserver.Eventually(t, patience, func() error { return whole(t, js, "cbsdmq_q_new", "cbsdmq_q_q") })
 }

@@ -32,6 +32,7 @@ func TestLeaderKilled(t *testing.T) {
 	each(t, func(t *testing.T, c trio) {
 		js, end := c.js(t)
 		defer end()
+		version := js.Conn().ConnectedServerVersion() // "" while it connects again
 		f := c.traffic(t)
 		f.Goes(t, 200)
 		if n := info(t, js, queue).Config.Replicas; n != 3 {
@@ -46,7 +47,7 @@ func TestLeaderKilled(t *testing.T) {
 		second.Stop(t)
 		t.Logf("works %v after its leader was frozen", f.Goes(t, 200))
 		second.Cont(t)
-		if strings.HasPrefix(js.Conn().ConnectedServerVersion(), "2.9.") {
+		if strings.HasPrefix(version, "2.9.") {
 			f.EndLossy(t)
 			return
 		}
@@ -65,7 +66,7 @@ func TestEachKilled(t *testing.T) {
 	f := c.traffic(t)
 	f.Goes(t, 50)
 	for _, p := range c {
-		testserver.Eventually(t, time.Minute, func() error { return whole(t, js, queue, "cbsdmq_mail") })
+		testserver.Eventually(t, patience, func() error { return whole(t, js, queue, "cbsdmq_mail") })
 		p.Kill(t)
 		f.Goes(t, 50)
 		p.Start(t)
@@ -110,7 +111,7 @@ func TestMajorityBack(t *testing.T) {
 	agreed := time.Since(begin)
 	took := f.Goes(t, 20)
 	t.Logf("leaders after %v, at work %v later", agreed, took)
-	if took > 4*time.Second { // 2 s, and 2 for a busy machine
+	if took > 15*time.Second { // some 2 s, and a leader may be lost again on a busy machine
 		t.Errorf("at work %v after there were leaders", took)
 	}
 	f.End(t)

@@ -29,7 +29,7 @@ func (c trio) server(t *testing.T) bustest.Server {
 	return bustest.Server{
 		Name:    "nats-cluster",
 		Driver:  d,
-		Kill:    func(t testing.TB) { all(func(p *testserver.Process) { p.Kill(t) }) },
+		Kill:    func(t testing.TB) { testserver.KillAll(t, c) },
 		Start:   func(t testing.TB) { all(func(p *testserver.Process) { p.Start(t) }); c.works(t) },
 		Stop:    func(t testing.TB) { all(func(p *testserver.Process) { p.Stop(t); silent(t, p.Addr) }) },
 		Cont:    func(t testing.TB) { all(func(p *testserver.Process) { p.Cont(t) }) },
@@ -65,7 +65,7 @@ func assets(t testing.TB, c trio) int {
 	t.Helper()
 	js, end := c.js(t)
 	defer end()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	n := 0
 	streams := js.ListStreams(ctx)
