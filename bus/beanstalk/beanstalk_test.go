@@ -27,13 +27,13 @@ func suite(t *testing.T, name string, start func(*testing.T) *testserver.Process
 		p := start(t)
 		return bustest.Server{
 			Name:   name,
-			Driver: at(t, p.Addr),
+			Driver: patient(t, p.Addr),
 			Kill:   p.Kill,
 			Start:  p.Start,
 			Stop:   p.Stop,
 			Cont:   p.Cont,
 			Addr:   p.Addr,
-			At:     func(addr string) bus.Driver { return at(t, addr) },
+			At:     func(addr string) bus.Driver { return patient(t, addr) },
 			Tubes:  func(t testing.TB) int { return int(ask(t, p.Addr).number("current-tubes")) },
 			Urgent: func(t testing.TB, tube, body string) {
 				dialRaw(t, p.Addr).say("use %s\r\nput 0 0 60 %d\r\n%s\r\n", tube, len(body), body)
@@ -44,6 +44,17 @@ func suite(t *testing.T, name string, start func(*testing.T) *testserver.Process
 			},
 		}
 	})
+}
+
+// patient is at for the suite: on a busy machine a server is silent for some seconds,
+// and a job is held for as long.
+func patient(t testing.TB, addr string) *Driver {
+	t.Helper()
+	d, err := New(bus.Config{URI: addr, PublishTimeout: 30})
+	if err != nil {
+		t.Fatalf("making a driver: %v", err)
+	}
+	return d
 }
 
 func at(t testing.TB, addr string) *Driver {

@@ -225,27 +225,38 @@ func TestTimeToRun(t *testing.T) {
 	d := at(t, p.Addr)
 	c := dial(t, d)
 	raw := dialRaw(t, p.Addr)
-	raw.say("use %s\r\n", q.Name)
-	raw.say("put 1 0 2 4\r\nheld\r\n")
-	n := consume(t, c, q)
-	held := receive(t, n)
-	// In the last second the server answers every reserve at once with
-	// DEADLINE_SOON; what is put then has to arrive none the less.
-	time.AfterFunc(1300*time.Millisecond, func() { c.Put(context.Background(), bus.Message{Tube: q, Body: []byte("next")}) })
-	begin := time.Now()
-	var got []string
-	for len(got) < 2 {
-		got = append(got, string(receive(t, n).Body))
+	// Where the machine stops for a moment that second is over before the next job
+	// is there: then it is tried again.
+	for try := range 5 {
+		tube := bus.Tube{Name: fmt.Sprint("try", try)}
+		raw.say("use %s\r\n", tube.Name)
+		raw.say("put 1 0 2 4\r\nheld\r\n")
+		n := consume(t, c, tube)
+		held := receive(t, n)
+		// In the last second the server answers every reserve at once with
+		// DEADLINE_SOON; what is put then has to arrive none the less.
+		put := make(chan error, 1)
+		time.AfterFunc(1300*time.Millisecond, func() {
+			put <- c.Put(context.Background(), bus.Message{Tube: tube, Body: []byte("next")})[0].Err
+		})
+		begin := time.Now()
+		var got []string
+		for len(got) < 2 {
+			got = append(got, string(receive(t, n).Body))
+		}
+		took := time.Since(begin)
+		if err := <-put; err != nil {
+			t.Fatalf("putting: %v", err)
+		}
+		if err := n.Ack(t.Context(), held); err != nil {
+			t.Errorf("acknowledging: %v", err)
+		}
+		if strings.Join(got, " ") == "next held" && took < 4*time.Second {
+			return
+		}
+		t.Logf("received %q within %v", got, took)
 	}
-	if want := "next held"; strings.Join(got, " ") != want {
-		t.Errorf("received %q, want %s", got, want)
-	}
-	if took := time.Since(begin); took > 4*time.Second {
-		t.Errorf("that took %v", took)
-	}
-	if err := n.Ack(t.Context(), held); err != nil {
-		t.Errorf("acknowledging: %v", err)
-	}
+	t.Error("what was put while another job came near its end was never received before that")
 }
 
 // TestNotOurs settles deliveries that the connection does not hold any more.
@@ -281,15 +292,19 @@ func TestNotOurs(t *testing.T) {
 // Close.
 func TestAckIsPrompt(t *testing.T) {
 	p := testserver.BeanstalkdWithoutBinlog(t)
-	c := dial(t, at(t, p.Addr))
+	server, err := New(bus.Config{URI: p.Addr, ReserveTimeout: 3600, PublishTimeout: 30}) // a reserve ends for us or not at all
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, server)
 	n := consume(t, c, q)
 	jobs := func() uint64 {
 		st := ask(t, p.Addr)
 		return st.number("current-jobs-ready") + st.number("current-jobs-reserved")
 	}
-	gone := func(limit time.Duration) {
+	gone := func() {
 		t.Helper()
-		testserver.Eventually(t, limit, func() error {
+		testserver.Eventually(t, 20*time.Second, func() error {
 			if got := jobs(); got != 0 {
 				return fmt.Errorf("%d jobs are still there", got)
 			}
@@ -304,7 +319,7 @@ func TestAckIsPrompt(t *testing.T) {
 	}
 	put(t, c, q, "x")
 	ack(receive(t, n))
-	gone(time.Second)
+	gone()
 
 	put(t, c, q, "x")
 	d := receive(t, n)
@@ -314,18 +329,28 @@ func TestAckIsPrompt(t *testing.T) {
 		t.Fatalf("Receive: %v", err)
 	}
 	ack(d)
-	gone(2 * time.Second)
+	gone()
 
-	put(t, c, q, "x")
-	d = receive(t, n)
-	ctx, cancel = context.WithCancel(t.Context())
-	time.AfterFunc(50*time.Millisecond, cancel)
-	if _, err := n.Receive(ctx, 1); !errors.Is(err, context.Canceled) {
-		t.Fatalf("Receive: %v", err)
+	// Close ends the reserve of a second behind which the acknowledgement waits.
+	var took time.Duration
+	for range 5 { // a machine may stop for a moment
+		put(t, c, q, "x")
+		d = receive(t, n)
+		ctx, cancel = context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		if _, err := n.Receive(ctx, 1); !errors.Is(err, context.Canceled) {
+			t.Fatalf("Receive: %v", err)
+		}
+		ack(d)
+		begin := time.Now()
+		n.Close()
+		gone()
+		if took = time.Since(begin); took < 300*time.Millisecond {
+			return
+		}
+		n = consume(t, c, q)
 	}
-	ack(d)
-	n.Close() // ends the reserve behind which the acknowledgement waits
-	gone(100 * time.Millisecond)
+	t.Errorf("gone %v after the end of the consumer", took)
 }
 
 // TestCloseKeepsAcks closes a consumer right behind an acknowledgement while
@@ -366,7 +391,7 @@ func TestCloseKeepsAcks(t *testing.T) {
 func TestManyAcks(t *testing.T) {
 	const many = 20_000
 	p := testserver.BeanstalkdWithoutBinlog(t)
-	c := dial(t, at(t, p.Addr))
+	c := dial(t, patient(t, p.Addr))
 	ms := make([]bus.Message, many)
 	for i := range ms {
 		ms[i].Tube = q
@@ -448,7 +473,7 @@ func TestNotBeanstalkd(t *testing.T) {
 // learns that it is gone.
 func TestSilenceIsNoticed(t *testing.T) {
 	p := testserver.BeanstalkdWithoutBinlog(t)
-	d, err := New(bus.Config{URI: p.Addr, ReserveTimeout: 1, PublishTimeout: 1})
+	d, err := New(bus.Config{URI: p.Addr, ReserveTimeout: 1, PublishTimeout: 30})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -456,6 +481,7 @@ func TestSilenceIsNoticed(t *testing.T) {
 	n := consume(t, c, q)
 	put(t, c, q, "x")
 	receive(t, n)
+	d.answer = time.Second // until here it had time
 	p.Stop(t)
 	begin := time.Now()
 	r := c.Put(t.Context(), bus.Message{Tube: q})[0]
@@ -465,7 +491,7 @@ func TestSilenceIsNoticed(t *testing.T) {
 			t.Errorf("%v, want that the server did not answer", err)
 		}
 	}
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("noticed after %v", took)
 	}
 	for _, err := range []error{c.Put(t.Context(), bus.Message{Tube: q})[0].Err, n.Ack(t.Context())} {
