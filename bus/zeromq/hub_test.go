@@ -192,10 +192,16 @@ func TestQueueIsBounded(t *testing.T) {
 	})
 	// One that gives up meanwhile has left nothing.
 	other := dial(t, driver(t, bus.Config{URI: addr}))
-	err := other.Put(within(t, 300*time.Millisecond), ms[0])[0].Err
-	if cbsdmq.CodeOf(err) != cbsdmq.CodeUnreachable || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Put with no room: %v, want the deadline and code unreachable", err)
-	}
+	testserver.Eventually(t, 20*time.Second, func() error {
+		err := other.Put(within(t, 300*time.Millisecond), ms[0])[0].Err
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Put with no room: %v, want the deadline", err)
+		}
+		if cbsdmq.CodeOf(err) != cbsdmq.CodeUnreachable { // the word of it came late
+			return fmt.Errorf("Put with no room: %w, want code unreachable", err)
+		}
+		return nil
+	})
 	n, err := agent.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{q}})
 	if err != nil {
 		t.Fatal(err)
@@ -285,8 +291,10 @@ func TestLateAnswer(t *testing.T) {
 	}
 	proxy.Mute(true)
 	late := make(chan error, 1)
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
 	go func() {
-		_, err := n.Receive(within(t, 300*time.Millisecond), 1)
+		_, err := n.Receive(ctx, 1)
 		late <- err
 	}()
 	testserver.Eventually(t, 10*time.Second, func() error { // it is on its way
@@ -296,8 +304,9 @@ func TestLateAnswer(t *testing.T) {
 		}
 		return err
 	})
-	if err := <-late; !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Receive: %v, want the deadline", err)
+	giveUp()
+	if err := <-late; !errors.Is(err, context.Canceled) {
+		t.Errorf("Receive: %v, want the end of its context", err)
 	}
 	proxy.Mute(false)
 	other, err := agent.Consume(t.Context(), bus.ConsumeOptions{Tubes: []bus.Tube{m}})
