@@ -51,7 +51,7 @@ func TestLoginWhereNoneIs(t *testing.T) {
 }
 
 func dialled(t *testing.T, cfg bus.Config) error {
-	c, err := driver(t, cfg).Dial(within(t, 20*time.Second))
+	c, err := driver(t, cfg).Dial(within(t, enough))
 	if err == nil {
 		c.Close()
 	}
