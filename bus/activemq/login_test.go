@@ -65,7 +65,7 @@ func TestRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ours, theirs := bus.Tube{Name: "cbsd_pool1"}, bus.Tube{Name: "payroll"}
 	r := c.Put(ctx, bus.Message{Tube: ours, Body: []byte("x")}, bus.Message{Tube: theirs, Body: []byte("y")}, bus.Message{Tube: ours, Body: []byte("z")})
