@@ -4,15 +4,12 @@ package testserver
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -195,41 +192,6 @@ func (p *Process) Signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	if err := syscall.Kill(-p.cmd.Process.Pid, s); err != nil {
 		t.Fatalf("signalling %s: %v", p.path, err)
-	}
-}
-
-// Ports for servers. Linux gives those above to outgoing connections: one of
-// them, free now, may be taken before the server has it, or while it is down.
-const (
-	firstPort = 10240
-	lastPort  = 32767
-)
-
-// given are the addresses that FreeAddr has returned: their server may be down.
-var given sync.Map
-
-// FreeAddr returns a loopback address on which nothing listens, never the same
-// one twice.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	// A process that is forked now would keep the port taken until it executes
-	// its program.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	for {
-		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort+1))
-		if _, again := given.LoadOrStore(addr, true); again {
-			continue
-		}
-		ln, err := net.Listen("tcp", addr)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatalf("looking for a free port: %v", err)
-		}
-		ln.Close()
-		return addr
 	}
 }
 
