@@ -61,14 +61,14 @@ func TestKillAgent(t *testing.T) {
 				ids := w.load()
 				// Points that depend on how jobs come together may be reached less
 				// often than n.
-				testserver.Eventually(t, 30*time.Second, func() error {
+				testserver.Eventually(t, 2*patience, func() error {
 					if a.gone() || w.allActed(ids) {
 						return nil
 					}
 					return fmt.Errorf("the agent is not killed at %s, and not done", point)
 				})
 				if n == 1 && !a.gone() {
-					testserver.Eventually(t, 10*time.Second, func() error {
+					testserver.Eventually(t, patience, func() error {
 						if !a.gone() {
 							return fmt.Errorf("the agent is not killed at %s", point)
 						}
@@ -107,12 +107,15 @@ func TestKillRunner(t *testing.T) {
 				r := w.runner(fmt.Sprintf("%s:%d", point, n))
 				w.agent("")
 				ids := w.load()
-				testserver.Eventually(t, 30*time.Second, func() error {
+				testserver.Eventually(t, 2*patience, func() error {
 					if r.gone() {
 						return nil
 					}
 					return fmt.Errorf("the runner is not killed at %s", point)
 				})
+				if r.cmd.ProcessState.Exited() { // not killed: another one runs
+					t.Errorf("the runner ended by itself: %s", r.stderr.String())
+				}
 				w.judge(w.ends(ids), true)
 			})
 		}

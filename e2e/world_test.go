@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -217,13 +218,22 @@ func (w *world) start(point string, args ...string) *process {
 func (w *world) agent(point string) *process { return w.start(point, "agent", "--config", w.file) }
 
 func (w *world) runner(point string) *process {
-	p := w.start(point, "runner", "--dir", w.runDir)
-	testserver.Eventually(w.t, 10*time.Second, func() error {
-		if p.gone() {
-			return nil
+	sockets := func() []string {
+		found, err := filepath.Glob(filepath.Join(w.runDir, "*.sock"))
+		if err != nil {
+			w.t.Fatal(err)
 		}
-		_, err := filepath.Glob(filepath.Join(w.runDir, "*.sock"))
-		return err
+		return found
+	}
+	for _, left := range sockets() { // by one that was killed
+		os.Remove(left)
+	}
+	p := w.start(point, "runner", "--dir", w.runDir)
+	testserver.Eventually(w.t, patience, func() error { // else the agent starts another one
+		if !p.gone() && len(sockets()) == 0 {
+			return errors.New("the runner does not listen")
+		}
+		return nil
 	})
 	return p
 }
@@ -238,6 +248,12 @@ func (w *world) runnerPID() int {
 func (w *world) killRunner() {
 	if pid := w.runnerPID(); pid > 0 {
 		syscall.Kill(pid, syscall.SIGKILL)
+		testserver.Eventually(w.t, patience, func() error { // it has its lock until it is gone
+			if w.runnerPID() == pid {
+				return fmt.Errorf("the runner %d does not end", pid)
+			}
+			return nil
+		})
 	}
 }
 
@@ -264,8 +280,8 @@ func (w *world) connect() *client.Client {
 		return w.client
 	}
 	b, s := w.open()
-	testserver.Eventually(w.t, 20*time.Second, func() (err error) {
-		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+	testserver.Eventually(w.t, 2*patience, func() (err error) {
+		ctx, cancel := context.WithTimeout(w.t.Context(), patience/2) // some brokers make a mailbox slowly
 		defer cancel()
 		w.client, err = client.Open(ctx, client.Options{Bus: b, Pool: "pool1", Tube: s.Tube, ReplyPrefix: s.ReplyTubePrefix})
 		return err
@@ -304,7 +320,7 @@ func job(command string, args ...string) client.Job {
 
 func (w *world) submit(j client.Job) string {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 90*time.Second) // one that has just started may be slow
 	defer cancel()
 	begun := time.Now()
 	id, err := w.connect().Submit(ctx, j)
