@@ -75,16 +75,18 @@ func (s *side) put(n uint64, command string, args ...string) (id string) {
 }
 
 // reply waits for the last reply in the mailbox n of this broker; false where none
-// comes in time.
-func (s *side) reply(n uint64, patience time.Duration) (r cbsdmq.Reply, came bool) {
+// comes in time, which begins when the broker has agreed.
+func (s *side) reply(n uint64, limit time.Duration) (r cbsdmq.Reply, came bool) {
 	s.w.t.Helper()
-	ctx, cancel := context.WithTimeout(s.w.t.Context(), patience)
-	defer cancel()
-	in, err := s.bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{{Name: bus.MailboxName(s.to.ReplyTubePrefix, n), Kind: bus.Mailbox}}})
+	opening, opened := context.WithTimeout(s.w.t.Context(), 2*patience)
+	defer opened()
+	in, err := s.bus.Consume(opening, bus.ConsumeOptions{Tubes: []bus.Tube{{Name: bus.MailboxName(s.to.ReplyTubePrefix, n), Kind: bus.Mailbox}}})
 	if err != nil {
 		s.w.t.Fatal(err)
 	}
 	defer in.Close()
+	ctx, cancel := context.WithTimeout(s.w.t.Context(), limit)
+	defer cancel()
 	for !r.Final() {
 		ds, err := in.Receive(ctx, 1)
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -93,7 +95,7 @@ func (s *side) reply(n uint64, patience time.Duration) (r cbsdmq.Reply, came boo
 		if err != nil {
 			s.w.t.Fatal(err)
 		}
-		if err := in.Ack(ctx, ds...); err != nil {
+		if err := in.Ack(opening, ds...); err != nil {
 			s.w.t.Fatal(err)
 		}
 		if r, err = cbsdmq.ParseReply(ds[0].Body); err != nil {
