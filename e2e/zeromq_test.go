@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/internal/failpoint"
@@ -39,7 +38,7 @@ func TestZeroMQKillAgent(t *testing.T) {
 					w.agent("")
 				}()
 				ids := w.load() // returns when all are in the journal
-				testserver.Eventually(t, 30*time.Second, func() error {
+				testserver.Eventually(t, 2*patience, func() error {
 					if a.gone() || n > 1 && w.allActed(ids) {
 						return nil
 					}
@@ -70,7 +69,7 @@ func TestZeroMQLibzmq(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.procs = append(w.procs, started(cmd))
-	testserver.Eventually(t, 20*time.Second, func() error {
+	testserver.Eventually(t, patience, func() error {
 		for _, as := range w.acts() {
 			if as[0].Command == "bset" {
 				return nil
