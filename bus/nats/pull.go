@@ -127,8 +127,9 @@ func (c *conn) forget(ctx context.Context, s *stream, at place, readers int) (fo
 	return err == nil, err
 }
 
-// rewindTimeout bounds what a rewind waits for the server.
-const rewindTimeout = 1500 * time.Millisecond
+// rewindTimeout bounds what a rewind waits for the server: the connection is lost
+// then, and what was to be given back comes again by itself a moment later.
+const rewindTimeout = AckWait - time.Second
 
 // rewind gives back all that was delivered from the tubes of ds, for the server
 // to begin at the first message again: it would deliver what is given back one
