@@ -308,6 +308,9 @@ func (b *Bus) try(ctx context.Context) (*conn, error) {
 	if err == nil {
 		return &conn{Conn: c, epoch: epoch}, nil
 	}
+	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+		<-ctx.Done() // a dialer looks at the clock, and may be a little earlier
+	}
 	if ctx.Err() == nil && (!permanent(err) || b.o.KeepTrying) {
 		b.out.failed(epoch, err, permanent(err))
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -182,6 +183,26 @@ func TestUnreachable(t *testing.T) {
 		}
 		if want := "mem at memory is out of reach: connection refused"; !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("Put: %v, want %s", err, want)
+		}
+	})
+}
+
+// A dialer that looks at the clock ends a moment before the ctx that it was given
+// says so: that is no outage.
+func TestDialEndsWithContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 100 {
+			broker := mem.New(mem.Options{})
+			broker.Hook(mem.Hooks{OnDial: func() error {
+				time.Sleep(time.Second)
+				return os.ErrDeadlineExceeded
+			}})
+			b, log := open(t, broker, bus.Options{})
+			err := put(within(t, time.Second), b, "x")
+			if cbsdmq.CodeOf(err) != cbsdmq.CodeUnreachable || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Put: %v, want code unreachable at the deadline", err)
+			}
+			lines(t, log)
 		}
 	})
 }
