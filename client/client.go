@@ -61,6 +61,11 @@ type Options struct {
 	// Negative: no end of waiting, neither for this nor for a sign of life. An
 	// original agent gives no sign before its job has ended.
 	AcceptTimeout time.Duration
+
+	// Unanswered is called for each request that the agent has not answered a
+	// second after it could have: so that a person can be told what is waited for.
+	// It may be called by several goroutines at once; nil: nobody is told.
+	Unanswered func()
 }
 
 // How the agent is asked whether a job goes on.

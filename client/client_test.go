@@ -282,6 +282,39 @@ func TestAgentAway(t *testing.T) {
 	})
 }
 
+// Who waits is told of each request that has no answer after a second; one for
+// output may take as long as it asks for.
+func TestUnanswered(t *testing.T) {
+	bubble(t, func(t *testing.T, b *mem.Broker) {
+		var told atomic.Int32
+		var at atomic.Value
+		w := open(t, b, func(o *client.Options) {
+			o.Unanswered = func() { told.Add(1); at.Store(time.Now()) }
+		})
+		start := time.Now()
+		if _, err := w.c.Status(t.Context()); err == nil || told.Load() != 1 || at.Load().(time.Time).Sub(start) != time.Second {
+			t.Errorf("told %d times after a request without an answer, %v", told.Load(), err)
+		}
+		told.Store(0)
+		a := (&agent{onJob: func(a *agent, j *job) {
+			time.Sleep(time.Hour)
+			a.end(j, 0, 0)
+		}}).start(t, b)
+		id, err := w.c.Submit(t.Context(), ls)
+		synctest.Wait() // the agent has it
+		if err == nil {
+			other := open(t, b, func(o *client.Options) { o.Unanswered = func() { told.Add(1) } })
+			_, err = other.c.Follow(t.Context(), id, 0, nil)
+			other.close()
+		}
+		if err != nil || told.Load() != 0 {
+			t.Errorf("told %d times of requests that were answered, %v", told.Load(), err)
+		}
+		w.close()
+		a.stop()
+	})
+}
+
 // The job waits on the tube, the agent comes late, and a follower of another
 // session is there for the end.
 func TestAgentComesLate(t *testing.T) {

@@ -17,6 +17,9 @@ import (
 // agent takes a request for an old one.
 const clockSkew = 10 * time.Minute
 
+// tellAfter is how long an answer may take before Options.Unanswered is called.
+const tellAfter = time.Second
+
 // ask puts a request on the control lane and waits for its answer. A request
 // that nobody has answered is taken back.
 func (c *Client) ask(ctx context.Context, r cbsdmq.Request) (cbsdmq.Response, error) {
@@ -62,6 +65,10 @@ func (c *Client) ask(ctx context.Context, r cbsdmq.Request) (cbsdmq.Response, er
 		}
 		return cbsdmq.Response{}, err
 	}
+	if c.o.Unanswered != nil {
+		late := time.AfterFunc(r.Wait+tellAfter, c.o.Unanswered)
+		defer late.Stop()
+	}
 	select {
 	case resp := <-answer:
 		return resp, c.older(r.Op, resp.Error.Err())
@@ -101,7 +108,7 @@ func (c *Client) takeBack(lane string, id uint64, put time.Time) {
 
 func (c *Client) noAgent() error {
 	return cbsdmq.Errorf(cbsdmq.CodeGaveUp, "", "no cbsdmq agent serves %s", c.pool()).
-		WithHint("start it with `cbsdmq agent`, or look what is wrong with `cbsdmq check`; an original agent answers no requests")
+		WithHint("on its host, `service cbsdmq status` says whether it runs, and `cbsdmq check` what is wrong; an original agent answers no requests")
 }
 
 // silent reports whether err says that nobody answered, so that asking again

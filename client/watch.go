@@ -217,7 +217,7 @@ func (w *watch) notTaken() error {
 			WithHint(stays, w.printed())
 	case w.last == nil || cbsdmq.CodeOf(w.last) == cbsdmq.CodeGaveUp:
 		return cbsdmq.Errorf(cbsdmq.CodeGaveUp, "", "no cbsdmq agent serves %s", w.c.pool()).
-			WithHint("start it with `cbsdmq agent`; "+stays+". An original agent says nothing before the job has ended: wait with --accept-timeout", w.printed())
+			WithHint("on its host, `service cbsdmq status` says whether it runs, and `cbsdmq check` what is wrong; "+stays+". An original agent says nothing before the job has ended: wait with --accept-timeout", w.printed())
 	}
 	return w.last
 }

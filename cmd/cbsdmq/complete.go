@@ -21,6 +21,9 @@ const (
 	completeJobs = 20
 )
 
+// silence keeps what is waited for from the line that is being typed.
+func silence() {}
+
 // completePool completes the first argument to the name of a pool.
 func (g *globals) completePool(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if len(args) > 0 || cmd.Flags().Changed("config") {
@@ -89,7 +92,7 @@ func (g *globals) guestNames(pools []config.Found) []cobra.Completion {
 		if err := pool.Config.Validate(); err != nil {
 			return nil, err
 		}
-		s, err := g.dial(ctx, pool, client.Options{})
+		s, err := g.dial(ctx, pool, client.Options{Unanswered: silence})
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +130,7 @@ func (g *globals) completeJob(_ *cobra.Command, args []string, begun string) ([]
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), completeWait)
 	defer cancel()
-	jobs, _ := g.askJobs(ctx, pool, client.Options{}, completeJobs, "")
+	jobs, _ := g.askJobs(ctx, pool, client.Options{Unanswered: silence}, completeJobs, "")
 	var list []cobra.Completion
 	for _, j := range jobs {
 		list = append(list, cobra.CompletionWithDesc(j.ID, described(j)))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,9 @@ import (
 
 // poolsWait bounds `pools` as a whole: the agents are asked at the same time.
 const poolsWait = 2 * time.Second
+
+// noAgent is the state of a pool whose broker answers and whose agent does not.
+const noAgent = "no agent"
 
 // A poolInfo is a configured pool and the agent that serves it.
 type poolInfo struct {
@@ -102,7 +106,7 @@ func (g *globals) ask(ctx context.Context, pool config.Found) poolInfo {
 	}
 	in.State, in.Error = "unreachable", err.Error()
 	if cbsdmq.CodeOf(err) == cbsdmq.CodeGaveUp {
-		in.State, in.Error = "no agent", fmt.Sprintf("no cbsdmq agent answers within %s", poolsWait)
+		in.State, in.Error = noAgent, fmt.Sprintf("no cbsdmq agent answers within %s", poolsWait)
 	}
 	return in
 }
@@ -124,6 +128,9 @@ func (g *globals) listPools(infos []poolInfo) error {
 	titles := []string{"POOL", "STATE", "HOST", "UP", "RUNNING", "WAITING", "HELD", "OLDEST", "GUESTS", "DISK", "AGENT", "CBSD", "BROKER", "DURABLE"}
 	if err := table(g.stdout, titles, rows); err != nil {
 		return err
+	}
+	if slices.ContainsFunc(infos, func(in poolInfo) bool { return in.State == noAgent }) {
+		defer fmt.Fprintln(g.stderr, "hint: on the pool's host, `service cbsdmq status` says whether its agent runs, and `cbsdmq check` what is wrong")
 	}
 	for _, in := range infos {
 		if in.Error != "" {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +28,8 @@ type globals struct {
 	pools  string // --pools
 	format string // -o
 	key    string // --sign-key
+
+	told sync.Map // pools whose agents were said to be waited for
 
 	began bool // the subcommand was reached: what fails before is bad usage
 }

@@ -123,6 +123,9 @@ const otherBroker = 3 * time.Second
 // dial opens a session with the first broker of a pool that can be reached.
 // Options say what is not the pool's.
 func (g *globals) dial(ctx context.Context, pool config.Found, o client.Options) (*session, error) {
+	if o.Unanswered == nil {
+		o.Unanswered = func() { g.waitsFor(pool) }
+	}
 	sections := pool.Config.Buses()
 	for ; len(sections) > 1; sections = sections[1:] {
 		soon := o
@@ -134,6 +137,15 @@ func (g *globals) dial(ctx context.Context, pool config.Found, o client.Options)
 		warn(g.stderr, "%v; trying %s", err, sections[1].Name)
 	}
 	return g.dialBroker(ctx, pool, sections[0], o)
+}
+
+// waitsFor tells the person at the terminal, once for each pool, why nothing
+// happens.
+func (g *globals) waitsFor(pool config.Found) {
+	name := cmp.Or(pool.Name, pool.File)
+	if _, told := g.told.LoadOrStore(name, true); !told {
+		warn(g.stderr, "waiting for the agent of %s (no answer yet)", name)
+	}
 }
 
 func (g *globals) dialBroker(ctx context.Context, pool config.Found, section config.Section, o client.Options) (*session, error) {
