@@ -188,12 +188,18 @@ func newSpoolSendCommand(g *globals) *cobra.Command {
 		Use:   "send [POOL]",
 		Short: "Send what is kept, of all pools or of one",
 		Long: `Send the jobs that are kept, those of each pool in their order. Those that have
-expired are told and dropped. Exit status 75 where some could not be sent and stay.`,
+expired are told and dropped. Exit status 75 where some could not be sent and stay.
+Nothing to send is no failure; a POOL that does not exist is one.`,
 		Example:           "  cbsdmq spool send\n  cbsdmq spool send pool1",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: g.completePool,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if len(args) > 0 {
+				if pool, _, err := cbsdmq.SplitID(args[0]); err == nil {
+					return usage("%s is a job, and those of a pool are sent together: name the pool, %s", args[0], pool)
+				}
+			}
 			sp, err := f.open()
 			if err != nil {
 				return err
@@ -208,6 +214,11 @@ expired are told and dropped. Exit status 75 where some could not be sent and st
 			all, err := sp.List()
 			if len(all) == 0 && err != nil {
 				return err
+			}
+			if len(args) > 0 && !slices.ContainsFunc(all, func(e spool.Entry) bool { return e.Pool == args[0] }) {
+				if _, unknown := g.named(args[0]); unknown != nil { // mistyped, rather than nothing to send
+					return errors.Join(err, unknown)
+				}
 			}
 			failed := false
 			type queue struct{ pool, file string }
