@@ -390,13 +390,15 @@ func (r *fakeRunner) Close() error {
 
 // fakeCBSD plans every command that it is given; jget and jls read.
 type fakeCBSD struct {
-	bytes   atomic.Int64 // for Measure
-	mu      sync.Mutex
-	foreign map[string]bool // guests that somebody else works on
-	panics  bool
-	stuck   chan struct{} // closed when guests can be read again
-	gate    chan struct{} // nil: guests are looked at in no time
-	looks   chan struct{} // an element for each that is looked at
+	bytes     atomic.Int64                  // for Measure
+	hangs     atomic.Pointer[chan struct{}] // Measure waits until it is closed, as on a disk that hangs
+	measuring atomic.Int64                  // of Measure that go on
+	mu        sync.Mutex
+	foreign   map[string]bool // guests that somebody else works on
+	panics    bool
+	stuck     chan struct{} // closed when guests can be read again
+	gate      chan struct{} // nil: guests are looked at in no time
+	looks     chan struct{} // an element for each that is looked at
 }
 
 // block makes Before wait until open is called.
@@ -509,6 +511,11 @@ func (c *fakeCBSD) Images(context.Context) (cbsdmq.Store, []cbsdmq.Image, error)
 }
 
 func (c *fakeCBSD) Measure(context.Context, cbsd.Plan, []byte, []byte) cbsd.Moved {
+	c.measuring.Add(1)
+	defer c.measuring.Add(-1)
+	if hangs := c.hangs.Load(); hangs != nil {
+		<-*hangs
+	}
 	return cbsd.Moved{Percent: -1, Bytes: c.bytes.Load(), Of: 1000, What: "growing"}
 }
 

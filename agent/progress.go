@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	workAfter  = 2 * time.Second // a command that is shorter is not looked at
-	workEvery  = time.Second     // between two looks
-	stillAfter = 2 * time.Minute // without anything moving: say so
+	workAfter  = 2 * time.Second        // a command that is shorter is not looked at
+	workEvery  = time.Second            // between two looks
+	lookWait   = 100 * time.Millisecond // then the answer is what the look before saw
+	maxLooks   = 64                     // at one time
+	stillAfter = 2 * time.Minute        // without anything moving: say so
 	stillEvery = 30 * time.Second
 	printedEnd = 1 << 10 // what is looked at of the end of the output
 )
@@ -22,6 +24,7 @@ const (
 // somebody asks.
 type measure struct {
 	mu     sync.Mutex
+	since  time.Time // of the look that goes on, zero where there is none
 	at     time.Time // of the last look
 	first  time.Time // since when bytes, or percents, are those of what it does now
 	from   int64     // how many there were then
@@ -34,21 +37,69 @@ type measure struct {
 
 // work says how far a running job is, nil where it does not run, has not run for
 // long, or nothing is known of it. Whoever asks more often than once a second
-// is told the same again.
+// is told the same again; so is who asks while a look at the disk hangs, as it may
+// do for hours where that is NFS or dying.
 func (s *Server) work(ctx context.Context, id string) *cbsdmq.Work {
 	r, ok := s.live.run(id)
 	if !ok || r.measure == nil || r.plan.Class == cbsd.Read || time.Since(r.began) < workAfter {
 		return nil
 	}
+	if looked := s.lookAt(r); looked != nil {
+		late := time.NewTimer(lookWait)
+		defer late.Stop()
+		select {
+		case <-looked:
+		case <-late.C:
+		case <-ctx.Done():
+		}
+	}
+	return r.measure.known(time.Now())
+}
+
+// lookAt begins a look at how far a command is, unless there was one just now or
+// there is one. The channel is closed when it has ended.
+func (s *Server) lookAt(r liveRun) <-chan struct{} {
 	m := r.measure
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := time.Now(); now.Sub(m.at) >= workEvery {
+	if !m.since.IsZero() || time.Since(m.at) < workEvery {
+		return nil
+	}
+	if s.looks.Add(1) > maxLooks {
+		s.looks.Add(-1)
+		return nil
+	}
+	m.since = time.Now()
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		defer s.looks.Add(-1)
 		out, size := printed(r.out)
 		errs, errSize := printed(r.err)
-		m.look(now, r.began, s.cfg.CBSD.Measure(ctx, r.plan, out, errs), size+errSize)
+		is := s.cfg.CBSD.Measure(s.life, r.plan, out, errs)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.since = time.Time{}
+		m.look(time.Now(), r.began, is, size+errSize)
+	}()
+	return looked
+}
+
+// known is what is to be told at now. While a look hangs nothing is known to
+// move.
+func (m *measure) known(now time.Time) *cbsdmq.Work {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	still := now.Sub(m.since)
+	if m.since.IsZero() || still < stillAfter {
+		return m.work
 	}
-	return m.work
+	var w cbsdmq.Work
+	if m.work != nil {
+		w = *m.work
+	}
+	w.Still, w.Left = max(w.Still, int(still.Seconds())), 0
+	return &w
 }
 
 // look takes in what was seen at now.

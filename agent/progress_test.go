@@ -86,6 +86,63 @@ func TestProgressOnTheWire(t *testing.T) {
 	}
 }
 
+// Where the disk hangs at which a command's progress shows, who asks is told what
+// was known before, and in the end that nothing moves. Many may ask: there is one
+// look, and other requests are answered.
+func TestDiskHangs(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	b.cbsd.bytes.Store(300)
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	set := func(change func(r *liveRun)) {
+		s.live.mu.Lock()
+		defer s.live.mu.Unlock()
+		r := s.live.runs[id]
+		change(&r)
+		s.live.runs[id] = r
+	}
+	set(func(r *liveRun) { r.began = r.began.Add(-workAfter) })
+	if w := b.state(s, id).Work; w == nil || w.Bytes != 300 {
+		t.Fatalf("before: %+v", w)
+	}
+	stuck := make(chan struct{})
+	b.cbsd.hangs.Store(&stuck)
+	set(func(r *liveRun) {
+		r.measure.mu.Lock()
+		defer r.measure.mu.Unlock()
+		r.measure.at = time.Time{} // it is time for another look
+	})
+	b.cbsd.bytes.Store(600)
+	begun := time.Now()
+	var all sync.WaitGroup
+	for range 3 * maxRequests {
+		all.Go(func() {
+			resp, err := s.answer(t.Context(), cbsdmq.Request{Op: cbsdmq.OpStatus, Job: id})
+			if err != nil || resp.Job.Work == nil || resp.Job.Work.Bytes != 300 {
+				t.Errorf("while it hangs: %+v, %v", resp.Job, err)
+			}
+		})
+	}
+	all.Wait()
+	if took, looks := time.Since(begun), b.cbsd.measuring.Load(); took > 10*time.Second || looks != 1 {
+		t.Errorf("%d looks, answered after %s", looks, took)
+	}
+	set(func(r *liveRun) {
+		r.measure.mu.Lock()
+		defer r.measure.mu.Unlock()
+		r.measure.since = r.measure.since.Add(-stillAfter)
+	})
+	if w := b.state(s, id).Work; w == nil || w.Still < int(stillAfter.Seconds()) || w.Bytes != 300 {
+		t.Errorf("after long: %+v", w)
+	}
+	close(stuck)
+	eventually(t, "it is looked at again", func() bool { w := b.state(s, id).Work; return w != nil && w.Bytes == 600 && w.Still == 0 })
+	eventually(t, "no look goes on", func() bool { return s.looks.Load() == 0 })
+	b.finish(id, 0, "x")
+	b.want(id, cbsdmq.Done, 0)
+}
+
 // A command that stands still is warned of once.
 func TestStandsStill(t *testing.T) {
 	b := newBench(t)

@@ -149,6 +149,7 @@ type Server struct {
 	drain   atomic.Bool
 	idle    chan struct{} // closed when drained and nothing runs
 	live    liveOutputs
+	looks   atomic.Int32 // at how far commands are
 	runner  current
 
 	pauses atomic.Pointer[pauses] // set by the loop
