@@ -76,7 +76,7 @@ func (c *conn) durable(ctx context.Context, topic string, copies int, info *bus.
 		}
 	}
 	alter := func(config string) string {
-		return fmt.Sprintf("`kafka-configs.sh --alter --topic %s --add-config %s`", topic, config)
+		return fmt.Sprintf("`kafka-configs.sh --bootstrap-server %s --alter --topic %s --add-config %s`", c.addr, topic, config)
 	}
 	switch {
 	case len(configs) == 0: // not for us to see
