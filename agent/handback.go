@@ -41,11 +41,15 @@ func HandBack(ctx context.Context, pool string, j *journal.Journal, e Endpoint) 
 		return nil, err
 	}
 	var done []HandedBack
+	space := idSpace{outages: -1}
 	for _, row := range rows {
 		if !row.Begun.IsZero() || row.Flags&journal.Cancelled != 0 {
 			continue // the next agent has its end
 		}
-		h, err := handBack(ctx, pool, j, e, row)
+		var h HandedBack
+		if err = space.look(ctx, j.Reader(), e); err == nil {
+			h, err = handBack(ctx, pool, j, e, space, row)
+		}
 		if err != nil {
 			return done, fmt.Errorf("job %s: %w", cbsdmq.PrintedID(pool, row.ID), err)
 		}
@@ -54,7 +58,7 @@ func HandBack(ctx context.Context, pool string, j *journal.Journal, e Endpoint) 
 	return done, nil
 }
 
-func handBack(ctx context.Context, pool string, j *journal.Journal, e Endpoint, row *journal.Job) (HandedBack, error) {
+func handBack(ctx context.Context, pool string, j *journal.Journal, e Endpoint, space idSpace, row *journal.Job) (HandedBack, error) {
 	h := HandedBack{ID: cbsdmq.PrintedID(pool, row.ID)}
 	if row.Flags&journal.HandingBack != 0 {
 		h.Reason = handBackDoubt + "; it ends unknown"
@@ -76,6 +80,10 @@ func handBack(ctx context.Context, pool string, j *journal.Journal, e Endpoint, 
 		}
 		n, err := strconv.ParseUint(strings.TrimPrefix(o.Address.Tube, e.Prefix), 10, 64)
 		if o.State != journal.Owed || o.Address.Bus != e.Name || err != nil {
+			continue
+		}
+		if space.stranger(o.Address, e.Prefix) {
+			h.Reason = "who waits for it gets no reply: the broker has begun its ids again, and it would reach a stranger"
 			continue
 		}
 		if replies++; replies == 1 {

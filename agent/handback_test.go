@@ -151,7 +151,9 @@ func TestAdoptHandedBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := Endpoint{Name: "mem", Bus: doubtful{}, Tube: "jobs", Prefix: "reply"}
+	tubes := bus.New(b.broker.Driver(), bus.Options{})
+	defer tubes.Close()
+	e := Endpoint{Name: "mem", Bus: doubtful{tubes}, Tube: "jobs", Prefix: "reply"}
 	if _, err := HandBack(t.Context(), "pool1", j, e); err == nil {
 		t.Error("it was not interrupted")
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -94,10 +95,9 @@ func (l *loop) incarnation(e Endpoint, info bus.Info, done func(error)) {
 	l.failed = append(l.failed, done)
 	l.after = append(l.after, func() { done(nil) })
 	l.batch.Broker = append(l.batch.Broker, journal.Broker{Bus: e.Name, Instance: info.Instance})
-	lost := 0
+	lost, space := 0, idSpace{again: true, base: info.IDBase}
 	for _, o := range owed {
-		id, err := strconv.ParseUint(strings.TrimPrefix(o.Address.Tube, e.Prefix), 10, 64)
-		if err == nil && id < info.IDBase {
+		if !space.stranger(o.Address, e.Prefix) {
 			continue // that number is not given again
 		}
 		lost++
@@ -111,6 +111,39 @@ func (l *loop) incarnation(e Endpoint, info bus.Info, done func(error)) {
 		l.s.log.Warn("the broker began its ids again: replies cannot be delivered, they would reach strangers",
 			"bus", e.Name, "replies", lost, "hint", "`cbsdmq jobs` shows how the jobs ended")
 	}
+}
+
+// An idSpace is what the ids are worth that a broker gave before.
+type idSpace struct {
+	outages int // as of the look, -1 before
+	again   bool
+	base    uint64
+}
+
+// look asks the broker again where it may have been restarted since.
+func (s *idSpace) look(ctx context.Context, r journal.Reader, e Endpoint) error {
+	outages := e.Bus.Outages()
+	if s.outages == outages {
+		return nil
+	}
+	known, _, err := r.Broker(ctx, e.Name)
+	if err != nil {
+		return err
+	}
+	info, err := e.Bus.Inspect(ctx, bus.Tube{Name: e.Tube})
+	if err != nil {
+		return fmt.Errorf("asking for the broker's ids: %w", err)
+	}
+	s.outages, s.base = outages, info.IDBase
+	s.again = known != "" && info.IDBase > 0 && info.Instance != "" && info.Instance != known
+	return nil
+}
+
+// stranger reports whether an address that is named by an id of the broker may be
+// somebody else's now.
+func (s idSpace) stranger(a journal.Address, prefix string) bool {
+	id, err := strconv.ParseUint(strings.TrimPrefix(a.Tube, prefix), 10, 64)
+	return s.again && a.BrokerID && (err != nil || id >= s.base)
 }
 
 func (j *job) dropAddress(gone journal.Address) {

@@ -33,7 +33,9 @@ once more later.
 Jobs stay in the journal, and are listed, that the original cannot do: with words,
 with an expiry, with values that it would give to a shell, or held. Interrupted, it
 can be run again; the one job that may or may not be on the tube then ends
-unknown and is listed.
+unknown and is listed. Where beanstalkd was restarted without a binlog since the job
+was accepted, who waits for it gets no reply, which would reach a stranger: the
+NOTE says so.
 
 Exit status: 1 if jobs stay or ended unknown.`,
 		Example: `  service cbsdmq stop pool1; cbsdmq hand-back pool1
