@@ -79,6 +79,7 @@ type Response struct {
 	End    bool       `json:"end,omitempty"`    // OpOutput: the job has ended and Data reaches its end
 	Final  *Reply     `json:"final,omitempty"`  // the job's last reply, where it has ended
 	More   bool       `json:"more,omitempty"`   // OpJobs, OpGuests, OpImages, OpPauses, OpActs: there are more; ask with After
+	Next   string     `json:"next,omitempty"`   // OpJobs, OpActs: ask with this as After, where More comes with none
 }
 
 // A Problem is an Error on the wire.

@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/internal/senders"
+	"github.com/cbsd/cbsdmq/journal"
 )
 
 // signedBench has three senders: ops may do everything, shop some things with
@@ -471,5 +473,55 @@ func TestSignatureNobodyLooksAt(t *testing.T) {
 	b.want(id, cbsdmq.Done, 0)
 	if row, err := b.row(id); err != nil || row.Signer != "" || row.SignKey != "" {
 		t.Errorf("said to be signed: %+v, %v", row, err)
+	}
+}
+
+// A key that may see few jobs is told of them however many of others are newer.
+func TestJobsBehindThoseOfOthers(t *testing.T) {
+	b, _, keys := signedBench(t, true)
+	b.start()
+	old := b.put(b.sign(keys["shop"], b.job("jset", "jname=web1")))
+	b.want(old, cbsdmq.Done, 0)
+	b.stop()
+	j, err := journal.Open(t.Context(), journal.Options{
+		Path: filepath.Join(b.dir, "pool", "journal.sqlite"), State: filepath.Join(b.dir, "state"), Host: "host1", Boot: b.machine.boot,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batch journal.Batch
+	for range pagesMax*pageSize + 1 {
+		id := newID()
+		batch.Accept = append(batch.Accept, &journal.Accept{
+			Job: &journal.Job{ID: id, Ident: id, Bus: "mem", Command: "jset", Guest: "db1", Signer: "ops", Accepted: time.Now()},
+			End: &journal.Finish{State: cbsdmq.Refused, Result: []byte("{}")},
+		})
+	}
+	if err := j.Commit(&batch); err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	b.start()
+	first := b.askSigned(keys["shop"], nil, cbsdmq.Request{Op: cbsdmq.OpJobs, Limit: 1})
+	if first == nil || first.Error != nil || len(first.Jobs) > 0 || !first.More || first.Next == "" {
+		t.Fatalf("%+v", first)
+	}
+	rest := b.askSigned(keys["shop"], nil, cbsdmq.Request{Op: cbsdmq.OpJobs, Limit: 1, After: first.Next})
+	if rest == nil || rest.Error != nil || len(rest.Jobs) != 1 || rest.Jobs[0].ID != "pool1/"+old || rest.More {
+		t.Errorf("%+v", rest)
+	}
+
+	// What people did: the newest are not about its guests.
+	b.askSigned(keys["ops"], nil, cbsdmq.Request{Op: cbsdmq.OpPause, Guest: "jail1", By: "anna"})
+	for range 3 {
+		b.askSigned(keys["ops"], nil, cbsdmq.Request{Op: cbsdmq.OpPause, By: "anna"})
+	}
+	first = b.askSigned(keys["desk"], nil, cbsdmq.Request{Op: cbsdmq.OpActs, Limit: 3})
+	if first == nil || first.Error != nil || len(first.Acts) > 0 || !first.More || first.Next == "" {
+		t.Fatalf("%+v", first)
+	}
+	rest = b.askSigned(keys["desk"], nil, cbsdmq.Request{Op: cbsdmq.OpActs, Limit: 3, After: first.Next})
+	if rest == nil || rest.Error != nil || len(rest.Acts) != 1 || rest.Acts[0].Guest != "jail1" {
+		t.Errorf("%+v", rest)
 	}
 }

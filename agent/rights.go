@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cbsd/cbsdmq"
@@ -65,13 +66,23 @@ func (s *Server) answerTo(ctx context.Context, key *senders.Key, r cbsdmq.Reques
 		return s.listFor(ctx, key, r)
 	}
 	resp, err := s.answer(ctx, r)
+	last := ""
+	if n := len(resp.Acts); n > 0 && resp.More {
+		last = strconv.FormatInt(resp.Acts[n-1].Seq, 10)
+	}
 	onlyIts(key, &resp)
+	if len(resp.Acts) == 0 {
+		resp.Next = last
+	}
 	return resp, err
 }
 
-// pagesMax bounds how many jobs are looked through for those that a key may see,
-// in lists of what is asked for.
-const pagesMax = 50
+// pagesMax bounds how many pages of jobs are looked through in one request for
+// those that a key may see. Where that is not enough the client goes on.
+const (
+	pagesMax = 10
+	pageSize = 1000
+)
 
 // listFor is list of the jobs that a key may see.
 func (s *Server) listFor(ctx context.Context, key *senders.Key, r cbsdmq.Request) (cbsdmq.Response, error) {
@@ -79,7 +90,7 @@ func (s *Server) listFor(ctx context.Context, key *senders.Key, r cbsdmq.Request
 	var resp cbsdmq.Response
 	after := r.After
 	for range pagesMax {
-		rows, err := s.cfg.Journal.Reader().Search(ctx, limit+1, journal.Search{State: r.State, Before: after, Guest: r.Guest, Since: r.Since})
+		rows, err := s.cfg.Journal.Reader().Search(ctx, pageSize, journal.Search{State: r.State, Before: after, Guest: r.Guest, Since: r.Since})
 		if err != nil {
 			return resp, err
 		}
@@ -93,9 +104,13 @@ func (s *Server) listFor(ctx context.Context, key *senders.Key, r cbsdmq.Request
 			}
 			resp.Jobs = append(resp.Jobs, s.info(ctx, row))
 		}
-		if len(rows) <= limit {
-			break
+		if len(rows) < pageSize {
+			return resp, nil
 		}
+	}
+	resp.More = true
+	if len(resp.Jobs) == 0 {
+		resp.Next = after
 	}
 	return resp, nil
 }

@@ -665,6 +665,32 @@ func TestRefusedBeforeItIsSent(t *testing.T) {
 	})
 }
 
+// The agent looks through so many jobs of others at one time.
+func TestJobsBehindThoseOfOthers(t *testing.T) {
+	bubble(t, func(t *testing.T, b *mem.Broker) {
+		a := new(agent)
+		a.mute = func(r cbsdmq.Request) bool {
+			resp := cbsdmq.Response{V: 1, Req: r.Req, More: true}
+			switch r.After { // looked through: those of others only, ours, the same
+			case "":
+				resp.Next = "20"
+			case "20":
+				resp.Jobs = []cbsdmq.JobInfo{{ID: "pool1/17"}}
+			default:
+				resp.Next = r.After
+			}
+			a.put(bus.ControlMailbox(prefix, r.Reply), resp)
+			return true
+		}
+		defer a.start(t, b).stop()
+		w := open(t, b)
+		defer w.close()
+		if jobs, err := w.c.Jobs(t.Context(), 10, ""); err != nil || len(jobs) != 1 || jobs[0].ID != "pool1/17" {
+			t.Errorf("%+v, %v", jobs, err)
+		}
+	})
+}
+
 // An agent of an older version does not know all requests: its refusal is told
 // as that, and what it answers with more than was asked for is cut.
 func TestOlderAgent(t *testing.T) {

@@ -193,6 +193,10 @@ func (c *Client) Search(ctx context.Context, limit int, q Query) ([]cbsdmq.JobIn
 			}
 		}
 		n := len(resp.Jobs)
+		if n == 0 && resp.More && resp.Next != "" && resp.Next != after {
+			after = resp.Next // the agent has looked so far for jobs that we may see
+			continue
+		}
 		if !resp.More || len(jobs) >= limit || n == 0 || resp.Jobs[n-1].AcceptedAt.Before(q.Since) {
 			return jobs[:min(len(jobs), limit)], nil
 		}

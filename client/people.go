@@ -128,6 +128,10 @@ func (c *Client) Acts(ctx context.Context, limit int, guest string, since time.T
 		if err != nil {
 			return acts, err
 		}
+		if len(resp.Acts) == 0 && resp.More && resp.Next != "" && resp.Next != after {
+			after = resp.Next // what people did with guests that we may not see
+			continue
+		}
 		acts = append(acts, resp.Acts...)
 		if !resp.More || len(acts) >= limit || len(resp.Acts) == 0 {
 			return acts[:min(len(acts), limit)], nil
