@@ -393,6 +393,7 @@ type fakeCBSD struct {
 	bytes     atomic.Int64                  // for Measure
 	hangs     atomic.Pointer[chan struct{}] // Measure waits until it is closed, as on a disk that hangs
 	measuring atomic.Int64                  // of Measure that go on
+	blinded   atomic.Bool                   // Measure panics
 	mu        sync.Mutex
 	foreign   map[string]bool // guests that somebody else works on
 	panics    bool
@@ -513,6 +514,9 @@ func (c *fakeCBSD) Images(context.Context) (cbsdmq.Store, []cbsdmq.Image, error)
 func (c *fakeCBSD) Measure(context.Context, cbsd.Plan, []byte, []byte) cbsd.Moved {
 	c.measuring.Add(1)
 	defer c.measuring.Add(-1)
+	if c.blinded.Load() {
+		panic("cannot be measured")
+	}
 	if hangs := c.hangs.Load(); hangs != nil {
 		<-*hangs
 	}

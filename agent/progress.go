@@ -33,6 +33,7 @@ type measure struct {
 	size   int64 // of the output
 	work   *cbsdmq.Work
 	warned bool
+	failed bool // a look, which was said
 }
 
 // work says how far a running job is, nil where it does not run, has not run for
@@ -74,13 +75,26 @@ func (s *Server) lookAt(r liveRun) <-chan struct{} {
 	go func() {
 		defer close(looked)
 		defer s.looks.Add(-1)
-		out, size := printed(r.out)
-		errs, errSize := printed(r.err)
-		is := s.cfg.CBSD.Measure(s.life, r.plan, out, errs)
+		var is cbsd.Moved
+		var size int64
+		err := s.guard(func() error {
+			out, outSize := printed(r.out)
+			errs, errSize := printed(r.err)
+			is, size = s.cfg.CBSD.Measure(s.life, r.plan, out, errs), outSize+errSize
+			return nil
+		})
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.since = time.Time{}
-		m.look(time.Now(), r.began, is, size+errSize)
+		if err == nil {
+			m.look(time.Now(), r.began, is, size)
+			return
+		}
+		m.at = time.Now()
+		if !m.failed {
+			m.failed = true
+			s.log.Error("how far a command is cannot be seen", "command", r.plan.Command, "guest", r.plan.Guest, "err", err)
+		}
 	}()
 	return looked
 }

@@ -143,6 +143,29 @@ func TestDiskHangs(t *testing.T) {
 	b.want(id, cbsdmq.Done, 0)
 }
 
+// A look that panics ends neither the agent nor the job, and is made again.
+func TestLookPanics(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	b.cbsd.bytes.Store(300)
+	b.cbsd.blinded.Store(true)
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	s.live.mu.Lock()
+	r := s.live.runs[id]
+	r.began = r.began.Add(-workAfter)
+	s.live.runs[id] = r
+	s.live.mu.Unlock()
+	<-s.lookAt(r)
+	if w := b.state(s, id).Work; w != nil {
+		t.Errorf("known of what cannot be seen: %+v", w)
+	}
+	b.cbsd.blinded.Store(false)
+	eventually(t, "it is looked at again", func() bool { w := b.state(s, id).Work; return w != nil && w.Bytes == 300 })
+	b.finish(id, 0, "x")
+	b.want(id, cbsdmq.Done, 0)
+}
+
 // A command that stands still is warned of once.
 func TestStandsStill(t *testing.T) {
 	b := newBench(t)
