@@ -81,7 +81,7 @@ func (g *globals) submitOrKeep(ctx context.Context, o *jobFlags, job client.Job,
 	unlock, err := sp.Lock(lockCtx)
 	if err == nil {
 		defer unlock()
-		if _, err = g.sendKept(ctx, sp, pool, e.Config); err == nil {
+		if _, _, err = g.sendKept(ctx, sp, pool, e.Config); err == nil {
 			err = g.sendEntry(ctx, pool, e)
 		}
 	} else if cbsdmq.CodeOf(err) == cbsdmq.CodeHeld {
@@ -98,9 +98,9 @@ func (g *globals) submitOrKeep(ctx context.Context, o *jobFlags, job client.Job,
 	return id, nil
 }
 
-// sendKept sends what waits for a pool, in its order, and says so. An error of
-// the broker ends it; what the broker refuses stays, and the others go on.
-func (g *globals) sendKept(ctx context.Context, sp spool.Spool, pool config.Found, file string) (sent []spool.Entry, err error) {
+// sendKept sends what waits for a pool, in its order, and says so; stay counts
+// what was refused and stays, while the others go on. An error of the broker ends it.
+func (g *globals) sendKept(ctx context.Context, sp spool.Spool, pool config.Found, file string) (sent []spool.Entry, stay int, err error) {
 	all, err := sp.List()
 	printError(g.stderr, err)
 	var s *session
@@ -117,7 +117,7 @@ func (g *globals) sendKept(ctx context.Context, sp spool.Spool, pool config.Foun
 		if e.Expired(time.Now()) {
 			warn(g.stderr, "%s %s expired at %s and was not sent: it is dropped", printedEntry(e), e.Command, moment(e.Expires))
 			if err := sp.Remove(e.ID); err != nil {
-				return sent, err
+				return sent, stay, err
 			}
 			continue
 		}
@@ -127,23 +127,24 @@ func (g *globals) sendKept(ctx context.Context, sp spool.Spool, pool config.Foun
 		}
 		if s == nil {
 			if s, err = g.dial(ctx, pool, client.Options{Sender: e.Sender, ConnectTimeout: spoolWait}); err != nil {
-				return sent, err
+				return sent, stay, err
 			}
 			sender = e.Sender
 		}
 		if _, err := s.Submit(ctx, jobOfEntry(e)); err != nil {
 			if away(err) {
-				return sent, err
+				return sent, stay, err
 			}
 			printError(g.stderr, fmt.Errorf("%s cannot be sent and stays in the spool: %w", e.ID, err))
+			stay++
 			continue
 		}
 		if err := sp.Remove(e.ID); err != nil {
-			return sent, err
+			return sent, stay, err
 		}
 		sent = append(sent, e)
 	}
-	return sent, nil
+	return sent, stay, nil
 }
 
 func (g *globals) sendEntry(ctx context.Context, pool config.Found, e spool.Entry) error {
@@ -232,14 +233,14 @@ Nothing to send is no failure; a POOL that does not exist is one.`,
 					continue
 				}
 				done[q] = true
-				sent, err := g.sendQueue(ctx, sp, e)
+				sent, stay, err := g.sendQueue(ctx, sp, e)
 				for _, e := range sent {
 					if err := g.sayEntry(e, "sent"); err != nil {
 						return err
 					}
 				}
 				printError(g.stderr, err)
-				failed = failed || err != nil
+				failed = failed || stay > 0 || err != nil
 			}
 			if failed {
 				return exit(cbsdmq.ExitGaveUp)
@@ -252,9 +253,8 @@ Nothing to send is no failure; a POOL that does not exist is one.`,
 }
 
 // sendQueue sends what waits for the pool of e.
-func (g *globals) sendQueue(ctx context.Context, sp spool.Spool, e spool.Entry) ([]spool.Entry, error) {
+func (g *globals) sendQueue(ctx context.Context, sp spool.Spool, e spool.Entry) (sent []spool.Entry, stay int, err error) {
 	var pool config.Found
-	var err error
 	if e.Config != "" {
 		pool, err = g.load(e.Config)
 	} else {
@@ -264,7 +264,7 @@ func (g *globals) sendQueue(ctx context.Context, sp spool.Spool, e spool.Entry) 
 		err = cbsdmq.Errorf(cbsdmq.CodeBadConfig, "pool", "%s is of pool %q now, the jobs are for %q", e.Config, pool.Name, e.Pool)
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	return g.sendKept(ctx, sp, pool, e.Config)
 }
