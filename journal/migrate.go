@@ -48,7 +48,7 @@ func (j *Journal) migrate(ctx context.Context, from int) (err error) {
 // copyTo makes a synced copy of the journal, in place of an older one.
 func (j *Journal) copyTo(ctx context.Context, name string) error {
 	tmp := name + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeCopy(tmp); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -57,13 +57,24 @@ func (j *Journal) copyTo(ctx context.Context, name string) error {
 	}
 	_, err = j.write.ExecContext(ctx, "VACUUM INTO ?", tmp) // into a file of no length: its mode stays
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		os.Remove(tmp)
+		removeCopy(tmp)
 		return err
 	}
 	if err := os.Rename(tmp, name); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(name))
+}
+
+// removeCopy removes what a copy that was not finished left: the file, and
+// SQLite's journal of it.
+func removeCopy(tmp string) error {
+	for _, name := range []string{tmp, tmp + "-journal"} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // migrations are the statements that lead from each schema to the next one.
