@@ -90,7 +90,11 @@ func (p *Pool) measureStart(ctx context.Context, name string, m *Moved) {
 	if err != nil || settings["vm_os_profile"] == "" {
 		return
 	}
-	pr, ok := readProfile(p.path("etc", "defaults", "vm-"+settings["vm_os_type"]+"-"+settings["vm_os_profile"]+".conf"))
+	file := "vm-" + settings["vm_os_type"] + "-" + settings["vm_os_profile"] + ".conf"
+	pr, ok := readProfile(p.path("etc", file))
+	if !ok {
+		pr, ok = readProfile(p.path("etc", "defaults", file))
+	}
 	if !ok {
 		return
 	}

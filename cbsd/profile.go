@@ -56,15 +56,17 @@ func (p *Pool) Profiles(context.Context) ([]Profile, error) {
 	return list, nil
 }
 
-// readProfile reads a profile; false for one that fetch_iso passes over.
+// readProfile reads a profile; false for one that fetch_iso passes over: it
+// takes those that show_profile_list calls active for bhyve.
 func readProfile(file string) (Profile, bool) {
 	v, err := readShell(file)
-	if err != nil || v["vm_profile"] == "" || v["fetch"] != "1" || v["iso_site"] == "" || v["sha256sum"] == "0" || v["sha256sum"] == "" {
+	if err != nil || v["vm_profile"] == "" || v["bhyve_active"] != "1" || v["fetch"] != "1" ||
+		v["iso_site"] == "" || v["sha256sum"] == "0" || v["sha256sum"] == "" {
 		return Profile{}, false
 	}
 	pr := Profile{
 		Name: v["vm_profile"], OS: v["vm_os_type"], Title: v["long_description"], Path: file,
-		Cloud: v["is_cloud"] == "1" || strings.HasPrefix(v["vm_profile"], "cloud-"),
+		Cloud: v["is_cloud"] == "1",
 		File:  v["register_iso_name"], Dist: v["iso_img"],
 	}
 	if v["iso_img_dist"] != "" {

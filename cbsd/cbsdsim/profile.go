@@ -67,7 +67,7 @@ func (p profile) sum() string {
 
 func (p profile) file() string {
 	prefix := strings.TrimSuffix(p.file0, p.image())
-	text := fmt.Sprintf("# a profile of the simulator\nlong_description=\"%s\"\nvm_profile=\"%s\"\nvm_os_type=\"%s\"\nfetch=1\niso_site=\"http://mirror.invalid/\"\n"+
+	text := fmt.Sprintf("# a profile of the simulator\nlong_description=\"%s\"\nvm_profile=\"%s\"\nvm_os_type=\"%s\"\nbhyve_active=1\nfetch=1\niso_site=\"http://mirror.invalid/\"\n"+
 		"iso_img=\"%s\"\nregister_iso_name=\"%s${iso_img}\"\nsha256sum=\"%s\"\niso_img_dist_size=\"%d\"\nimgsize_min=\"%s\"\nvm_efi=\"%s\"\n",
 		p.title, p.name, p.os, p.image(), prefix, p.sum(), p.isoSize, humanSize(p.imgsizeMin), p.efi)
 	if p.cloud() {
