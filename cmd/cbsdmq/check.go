@@ -300,9 +300,10 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 	if err := c.surveyBroker(parent, b, s); err != nil {
 		c.say(cbsd.Warning, about, fmt.Sprintf("cannot see how its servers are: %v", err), cbsdmq.HintOf(err))
 	}
-	if !info.Durable {
+	switch {
+	case !info.Durable:
 		c.say(cbsd.Warning, about, "messages that wait on the broker may be lost when it restarts", info.Advice)
-	} else if info.Advice != "" {
+	case !b.Caps().Brokerless:
 		c.say(cbsd.OK, about, "messages that wait on the broker survive its restart", info.Advice)
 	}
 	if info.MaxBody > 0 && info.MaxBody < cbsdmq.JobMax-2 { // with a binlog beanstalkd takes two less
