@@ -57,8 +57,7 @@ func (j *Journal) copyTo(ctx context.Context, name string) error {
 	}
 	_, err = j.write.ExecContext(ctx, "VACUUM INTO ?", tmp) // into a file of no length: its mode stays
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		removeCopy(tmp)
-		return err
+		return errors.Join(err, removeCopy(tmp))
 	}
 	if err := os.Rename(tmp, name); err != nil {
 		return err
