@@ -140,8 +140,11 @@ func (g *globals) dial(ctx context.Context, pool config.Found, o client.Options)
 }
 
 // waitsFor tells the person at the terminal, once for each pool, why nothing
-// happens.
+// happens. What cron starts says nothing where the answer still comes.
 func (g *globals) waitsFor(pool config.Found) {
+	if !isTerminal(g.stderr) {
+		return
+	}
 	name := cmp.Or(pool.Name, pool.File)
 	if _, told := g.told.LoadOrStore(name, true); !told {
 		warn(g.stderr, "waiting for the agent of %s (no answer yet)", name)
