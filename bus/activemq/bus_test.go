@@ -1,7 +1,9 @@
 package activemq
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/bus/bustest"
@@ -36,6 +38,54 @@ func suite(t *testing.T, name string, start func(*testing.T) *testserver.Process
 			Library: library,
 		}
 	})
+}
+
+// Who holds a message and has not received for a while still gets the others:
+// those that were sent ahead, and those that are put later.
+func TestHeldWhileResting(t *testing.T) {
+	for name, start := range map[string]func(testing.TB) *testserver.Process{
+		"classic": func(t testing.TB) *testserver.Process { return testserver.ActiveMQ(t) },
+		"artemis": testserver.Artemis,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, start(t).Addr)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			q := bus.Tube{Name: "q"}
+			put := func(body string) {
+				t.Helper()
+				if r := c.Put(ctx, bus.Message{Tube: q, Body: []byte(body)}); r[0].Err != nil {
+					t.Fatal(r[0].Err)
+				}
+			}
+			n, err := c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{q}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var held []bus.Delivery
+			for _, body := range []string{"first", "second"} {
+				put(body)
+				ds, err := n.Receive(ctx, 10)
+				if err != nil || len(ds) != 1 || string(ds[0].Body) != body {
+					t.Fatalf("received %v, %v; want %s", ds, err, body)
+				}
+				held = append(held, ds...)
+				n.(*consumer).rest() // as the timer does
+			}
+			if err := n.Ack(ctx, held...); err != nil {
+				t.Fatal(err)
+			}
+			other, err := c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{q}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			put("third") // the first consumer has given its credit back by now
+			if ds, err := other.Receive(ctx, 10); err != nil || string(ds[0].Body) != "third" {
+				t.Fatalf("the other received %v, %v; want third", ds, err)
+			}
+		})
+	}
 }
 
 func driver(t testing.TB, cfg bus.Config) bus.Driver {

@@ -56,6 +56,7 @@ type consumer struct {
 	ready    []*ref        // came over now, and are to be handed out
 	came     int           // messages so far
 	calls    bool          // Receive runs
+	resting  bool          // nobody has called it for a while: links go when nothing is held that came over them
 	timer    *time.Timer
 	later    map[*time.Timer]struct{}
 	closed   bool
@@ -120,7 +121,7 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 		return nil, err
 	}
 	k.mu.Lock()
-	k.calls = true
+	k.calls, k.resting = true, false
 	k.timer.Stop()
 	k.mu.Unlock()
 	defer func() {
@@ -202,11 +203,17 @@ func (k *consumer) take(n int) []bus.Delivery {
 	return ds
 }
 
-// rest is called when nobody has asked for a while.
+// rest is called when nobody has asked for a while. What was sent ahead stays
+// with the links as long as something is held that came over them: whoever
+// receives again before that still gets it.
 func (k *consumer) rest() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.calls || k.closed || k.now == nil || k.conn.Failed() != nil {
+		return
+	}
+	k.resting = true
+	if k.now.held > 0 {
 		return
 	}
 	sent := len(k.ready)
@@ -316,7 +323,7 @@ func (k *consumer) drop(refs []*ref, back bool) {
 	for _, r := range refs {
 		ls := r.link.links
 		ls.held--
-		if back || ls != k.now {
+		if back || ls != k.now || k.resting && ls.held == 0 {
 			k.retire(ls)
 		}
 	}
