@@ -39,3 +39,9 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// lexists is exists for a link that leads nowhere, too.
+func lexists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -81,9 +81,17 @@ func (p *Pool) hold(ctx context.Context, guest, from string, out io.Writer) erro
 
 // takeLock is lockFile for who wants to have it, not to see whether it is taken.
 func takeLock(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := takeLockFile(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+func takeLockFile(ctx context.Context, path string) (f *os.File, err error) {
 	for range lockTries {
-		if unlock, err = lockFile(path); !errors.Is(err, unix.EWOULDBLOCK) {
-			return unlock, err
+		if f, err = openLock(path); !errors.Is(err, unix.EWOULDBLOCK) {
+			return f, err
 		}
 		select {
 		case <-time.After(transferPoll / 4):
@@ -91,12 +99,21 @@ func takeLock(ctx context.Context, path string) (unlock func(), err error) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	return unlock, err
+	return f, err
 }
 
 // lockFile takes a lock that falls with the process. The error is EWOULDBLOCK
 // where somebody has it.
 func lockFile(path string) (unlock func(), err error) {
+	f, err := openLock(path)
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// openLock returns the file that is locked, for processes that are to keep it so.
+func openLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -105,5 +122,5 @@ func lockFile(path string) (unlock func(), err error) {
 		f.Close()
 		return nil, err
 	}
-	return func() { f.Close() }, nil
+	return f, nil
 }

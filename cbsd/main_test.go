@@ -13,10 +13,14 @@ import (
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
+	"github.com/cbsd/cbsdmq/internal/zfssim"
 )
 
-// The test binary is the simulated cbsd too, under that name.
+// The test binary is the simulated cbsd too, under that name, and zfs.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "zfs" {
+		os.Exit(zfssim.Main(os.Getenv(zfssim.Variable), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
 	if cbsdsim.Called(os.Args[0], os.Environ()) {
 		os.Exit(cbsdsim.Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 	}
@@ -27,7 +31,29 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(withZFS(m.Run))
+}
+
+// withZFS calls f with a zfs in PATH that has pools of this process.
+func withZFS(f func() int) int {
+	dir, err := os.MkdirTemp("", "zfs")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	self, err := os.Executable()
+	if err == nil {
+		err = os.Symlink(self, filepath.Join(dir, "zfs"))
+	}
+	for name, value := range map[string]string{
+		"PATH": dir + ":" + os.Getenv("PATH"), zfssim.Variable: filepath.Join(dir, "pools"), "GORACE": strings.TrimPrefix(noSleep, "GORACE="),
+	} {
+		err = errors.Join(err, os.Setenv(name, value))
+	}
+	if err != nil {
+		panic(err)
+	}
+	return f()
 }
 
 // noSleep: under the race detector each process would sleep a second as it ends.

@@ -2,7 +2,6 @@ package cbsd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +27,9 @@ import (
 //	unregistered  registered      compare again, remove what is here
 //	files         registered      the same
 //
+// Where both environments are on ZFS its data are datasets, which are sent
+// instead.
+//
 // The file of the transfer says that all of this is its doing. Until the guest
 // is proven there, everything is kept here.
 type transfer struct {
@@ -36,6 +38,9 @@ type transfer struct {
 	out       io.Writer
 	staging   string // below the other environment's jails-data
 	stateFile string
+	lock      *os.File
+
+	source, target string // datasets of the guest; "" where its data are not on ZFS
 }
 
 const (
@@ -46,14 +51,6 @@ const (
 	commandTime   = 2 * time.Minute // for junregister and jregister
 	lockTries     = 20              // the other side looks for a moment whether it is taken
 )
-
-// transferRecord is the file of a transfer.
-type transferRecord struct {
-	Guest  string    `json:"guest"`
-	To     string    `json:"to"`
-	Begun  time.Time `json:"begun"`
-	Proven bool      `json:"proven"` // it is whole there: what is here may go
-}
 
 func newTransfer(guest, from, to, command string, out io.Writer) *transfer {
 	t := &transfer{guest: guest, out: out}
@@ -66,11 +63,6 @@ func newTransfer(guest, from, to, command string, out io.Writer) *transfer {
 
 func (t *transfer) close() { _ = errors.Join(t.from.Close(), t.to.Close()) } // they were only read
 
-// transferFile is a file about the moving of a guest from the pool.
-func (p *Pool) transferFile(guest, ext string) string {
-	return p.path("var", "db", "cbsdmq", "transfer", guest+"."+ext)
-}
-
 // run moves the guest. ctx ends it: then all is put back, unless the guest is
 // proven on the other side.
 func (t *transfer) run(ctx context.Context) error {
@@ -78,16 +70,19 @@ func (t *transfer) run(ctx context.Context) error {
 		return err
 	}
 	lock := t.from.transferFile(t.guest, "lock")
-	unlock, err := takeLock(ctx, lock)
-	if err != nil {
+	var err error
+	if t.lock, err = takeLockFile(ctx, lock); err != nil {
 		return fmt.Errorf("another transfer of %s runs: %w", t.guest, err)
 	}
-	defer unlock()
+	defer t.lock.Close()
 	if now := time.Now(); os.Chtimes(lock, now, now) != nil {
 		t.say("the other side may not see that this began") // it looks at the time
 	}
 	rec, resume, err := t.record()
 	if err != nil {
+		return err
+	}
+	if err := t.locate(ctx); err != nil {
 		return err
 	}
 	if done, err := t.check(ctx, rec, resume); err != nil || done {
@@ -111,7 +106,7 @@ func (t *transfer) run(ctx context.Context) error {
 		}
 	}
 	t.say("removing it from %s", t.from.cfg.Workdir)
-	if err := t.removeSource(); err != nil {
+	if err := t.removeSource(ctx); err != nil {
 		return fmt.Errorf("%s is in %s, but not all of it is gone here: %w", t.guest, t.to.cfg.Workdir, err)
 	}
 	return os.Remove(t.stateFile)
@@ -130,41 +125,6 @@ func (t *transfer) move(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// record reads the file of a transfer that was begun before.
-func (t *transfer) record() (rec transferRecord, resume bool, err error) {
-	text, err := os.ReadFile(t.stateFile)
-	if errors.Is(err, os.ErrNotExist) {
-		return transferRecord{Guest: t.guest, To: t.to.cfg.Workdir, Begun: time.Now().UTC()}, false, nil
-	}
-	if err != nil {
-		return rec, false, err
-	}
-	if err := json.Unmarshal(text, &rec); err != nil {
-		return rec, false, fmt.Errorf("reading %s: %w", t.stateFile, err)
-	}
-	if rec.To != t.to.cfg.Workdir {
-		return rec, false, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "a transfer of %s to %s was begun and has not ended", t.guest, rec.To).
-			WithHint("finish that one: move it to %s", rec.To)
-	}
-	return rec, true, nil
-}
-
-func (t *transfer) write(rec transferRecord) error {
-	text, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(t.stateFile+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", t.stateFile, err)
-	}
-	return os.Rename(t.stateFile+".new", t.stateFile)
 }
 
 // check refuses what must not be moved, before anything is touched. done: it was
@@ -195,20 +155,17 @@ func (t *transfer) check(ctx context.Context, rec transferRecord, resume bool) (
 	case here.Running:
 		return false, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "%s runs", t.guest).WithHint("stop it first")
 	}
-	for _, p := range []*Pool{t.from, t.to} {
-		if zfs, _, _ := p.filesystem(); zfs {
-			return false, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "%s is on ZFS, and this version moves files only", p.cfg.Workdir).
-				WithHint("junregister it, zfs send its datasets, and jregister it there")
-		}
-	}
 	if !resume {
 		for _, part := range t.parts() {
 			// CBSD leaves a directory jails-fstab/GUEST behind when it removes a guest.
-			if exists(t.to.path(part)) && !strings.HasPrefix(part, "jails-fstab") {
+			if lexists(t.to.path(part)) && !strings.HasPrefix(part, "jails-fstab") {
 				return false, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "%s is there already", t.to.path(part)).
 					WithHint("it belongs to no guest of %s: look at it, and move it away", t.to.cfg.Workdir)
 			}
 		}
+	}
+	if t.source != "" {
+		return false, t.checkDatasets(ctx, resume)
 	}
 	need := int64(0)
 	for _, part := range t.parts() {
@@ -218,11 +175,15 @@ func (t *transfer) check(ctx context.Context, rec transferRecord, resume bool) (
 	if err != nil {
 		return false, err
 	}
+	return false, t.checkRoom(need, free)
+}
+
+func (t *transfer) checkRoom(need, free int64) error {
 	if free-need < transferFloor && need > 0 {
-		return false, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "%s takes %d MB, and %s has %d MB free: too few would be left", t.guest, need>>20, t.to.cfg.Workdir, free>>20).
+		return cbsdmq.Errorf(cbsdmq.CodeRefused, "", "%s takes %d MB, and %s has %d MB free: too few would be left", t.guest, need>>20, t.to.cfg.Workdir, free>>20).
 			WithHint("make room there")
 	}
-	return false, nil
+	return nil
 }
 
 // parts are the files of a guest, below an environment.
@@ -236,6 +197,9 @@ func (t *transfer) parts() []string {
 func (t *transfer) unregister(ctx context.Context) error {
 	here, err := t.from.state(ctx, t.guest, Other, nil)
 	if err != nil || !here.Exists {
+		return err
+	}
+	if err := t.dropStale(ctx); err != nil {
 		return err
 	}
 	t.say("unregistering %s in %s", t.guest, t.from.cfg.Workdir)
@@ -256,12 +220,22 @@ func (t *transfer) copy(ctx context.Context) error {
 	if err != nil || there.Exists {
 		return err
 	}
+	if t.source != "" {
+		if err := t.send(ctx); err != nil {
+			return err
+		}
+	}
 	if err := os.RemoveAll(t.staging); err != nil {
 		return err
 	}
 	for _, part := range t.parts() {
 		source, target := t.from.path(part), t.to.path(part)
-		if !exists(source) {
+		if !lexists(source) {
+			continue
+		}
+		if done, err := t.sent(source, target); err != nil {
+			return err
+		} else if done {
 			continue
 		}
 		t.say("copying %s", source)
@@ -269,7 +243,7 @@ func (t *transfer) copy(ctx context.Context) error {
 		if err := os.MkdirAll(filepath.Dir(staged), 0o700); err != nil {
 			return err
 		}
-		if err := copyTree(ctx, source, filepath.Dir(staged)); err != nil {
+		if err := copyTree(ctx, source, filepath.Dir(staged), t.lock); err != nil {
 			return err
 		}
 		if err := sameTree(ctx, source, staged); err != nil {
@@ -310,7 +284,7 @@ func (t *transfer) prove(ctx context.Context) error {
 		return err
 	case !there.Exists:
 		return fmt.Errorf("%s is not in %s", t.guest, t.to.cfg.Workdir)
-	case there.Data != t.to.path("jails-data", t.guest+"-data"):
+	case t.source == "" && there.Data != t.to.path("jails-data", t.guest+"-data"):
 		return fmt.Errorf("%s looks for its data in %s", t.guest, there.Data)
 	}
 	for disk := range there.Disks {
@@ -319,14 +293,25 @@ func (t *transfer) prove(ctx context.Context) error {
 		}
 	}
 	t.say("comparing its data")
+	if t.source != "" {
+		return t.proveDatasets(ctx, there.Data)
+	}
 	return sameTree(ctx, t.from.path("jails-data", t.guest+"-data"), there.Data)
 }
 
 // removeSource removes the guest here; its description last, so that it can be
 // seen until then.
-func (t *transfer) removeSource() error {
+func (t *transfer) removeSource(ctx context.Context) error {
+	if t.source != "" {
+		if err := t.removeDatasets(ctx); err != nil {
+			return err
+		}
+	}
 	for _, part := range t.parts() {
 		path := t.from.path(part)
+		if to, err := os.Readlink(path); err == nil && t.source != "" {
+			_ = unix.Rmdir(to) // where the file system was mounted
+		}
 		if os.RemoveAll(path) == nil {
 			continue
 		}
@@ -352,10 +337,12 @@ func (t *transfer) undo(why error) error {
 	}
 	var left error
 	if err == nil {
-		left = os.RemoveAll(t.staging)
+		if left = t.undoDatasets(ctx); left == nil {
+			left = os.RemoveAll(t.staging)
+		}
 		for _, part := range t.parts() {
-			if exists(t.from.path(part)) && exists(t.to.path(part)) { // a copy of what is here
-				left = errors.Join(left, os.RemoveAll(t.to.path(part)))
+			if left == nil && lexists(t.from.path(part)) && lexists(t.to.path(part)) { // a copy of what is here
+				left = os.RemoveAll(t.to.path(part))
 			}
 		}
 	}

@@ -8,47 +8,24 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 )
 
 // copyTree copies a file or directory into the directory to, by tar(1) of the
-// system: owners, modes, times, links, flags and holes come along.
-func copyTree(ctx context.Context, from, to string) error {
-	create := append(append([]string{}, tarCreate...), "-C", filepath.Dir(from), filepath.Base(from))
-	extract := append(append([]string{}, tarExtract...), "-C", to)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	pack, unpack := exec.CommandContext(ctx, "tar", create...), exec.CommandContext(ctx, "tar", extract...)
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
+// system: owners, modes, times, links, flags and holes come along. lock is that
+// of a stream.
+func copyTree(ctx context.Context, from, to string, lock *os.File) error {
+	create := append(append([]string{"tar"}, tarCreate...), "-C", filepath.Dir(from), filepath.Base(from))
+	extract := append(append([]string{"tar"}, tarExtract...), "-C", to)
+	writer, reader := stream{write: create, read: extract, lock: lock}.run(ctx)
+	if reader != nil && !fails(writer) {
+		return fmt.Errorf("writing to %s: %w", to, reader)
 	}
-	packErr, unpackErr := &head{max: 1 << 10}, &head{max: 1 << 10}
-	pack.Stdout, pack.Stderr, unpack.Stdin, unpack.Stderr = w, packErr, r, unpackErr
-	for _, cmd := range []*exec.Cmd{pack, unpack} {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if writer != nil {
+		return fmt.Errorf("reading %s: %w", from, writer)
 	}
-	err = unpack.Start()
-	if err == nil {
-		if err = pack.Start(); err != nil {
-			cancel()
-			_ = unpack.Wait() // killed
-		}
-	}
-	err = errors.Join(err, r.Close(), w.Close())
-	if err != nil {
-		return fmt.Errorf("starting tar: %w", err)
-	}
-	one, two := pack.Wait(), unpack.Wait()
-	if one != nil {
-		return fmt.Errorf("reading %s: tar: %w: %s", from, one, lastLine(packErr.data, anything))
-	}
-	if two != nil {
-		return fmt.Errorf("writing to %s: tar: %w: %s", to, two, lastLine(unpackErr.data, anything))
-	}
-	return nil
+	return reader
 }
 
 // sameTree compares what a copy has with what was copied: names, kinds, owners,

@@ -26,7 +26,8 @@ goes wrong before, or the job is cancelled, all is put back.
 
 Two jobs do it: cbsdmq-transfer in POOL1, and cbsdmq-hold in POOL2, which keeps the
 name free there. So no other job works on the guest in either pool. After a crash at
-any point the same command goes on. Pools on ZFS are refused: send their datasets.`,
+any point the same command goes on. Where both pools are on ZFS, its datasets are sent
+with their snapshots; where one of them is, the guest is refused.`,
 		Example: `  cbsdmq run pool1 bstop jname=web7 && cbsdmq transfer web7 pool1 pool2`,
 		Args:    cobra.ExactArgs(3),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
