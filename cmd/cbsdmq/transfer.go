@@ -12,6 +12,7 @@ import (
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/client"
+	"github.com/cbsd/cbsdmq/config"
 )
 
 func newTransferCommand(g *globals) *cobra.Command {
@@ -31,10 +32,13 @@ with their snapshots; where one of them is, the guest is refused.`,
 		Example: `  cbsdmq run pool1 bstop jname=web7 && cbsdmq transfer web7 pool1 pool2`,
 		Args:    cobra.ExactArgs(3),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			if len(args) == 0 {
-				return nil, cobra.ShellCompDirectiveNoFileComp
+			switch len(args) {
+			case 0:
+				return g.guestNames(config.Find(g.places()).Found), cobra.ShellCompDirectiveNoFileComp
+			case 1, 2:
+				return g.completePool(cmd, nil, begun)
 			}
-			return g.completePool(cmd, nil, begun)
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := t.within(cmd.Context())
