@@ -31,6 +31,10 @@ jobs end as unknown. So stop it only when nothing runs.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
+			dir, err := filepath.Abs(dir)
+			if err != nil {
+				return err
+			}
 			return runner.Serve(ctx, runner.Config{
 				Dir: dir, Version: version, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 			})
