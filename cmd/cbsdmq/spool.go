@@ -314,6 +314,17 @@ func newSpoolDropCommand(g *globals) *cobra.Command {
 		Short:   "Forget jobs that are kept on this machine",
 		Long:    `Forget jobs that are kept on this machine. They are not sent any more.`,
 		Example: "  cbsdmq spool drop pool1/01K9ZQ6V4S8H2M0W3C5D7E9F1G\n  cbsdmq spool drop --all",
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) (ids []cobra.Completion, _ cobra.ShellCompDirective) {
+			if sp, err := f.open(); err == nil {
+				kept, _ := sp.List() // what can be read of it
+				for _, e := range kept {
+					if id := printedEntry(e); !slices.Contains(args, id) {
+						ids = append(ids, cobra.CompletionWithDesc(id, e.Command))
+					}
+				}
+			}
+			return ids, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return usage("name the jobs by their IDs, or say --all")
