@@ -78,6 +78,9 @@ away.`,
 			entries, err := each(pools, func(pool config.Found) ([]logEntry, error) {
 				return g.poolLog(ctx, pool, limit, guest, from)
 			})
+			if guest != "" && err == nil && !slices.ContainsFunc(entries, func(e logEntry) bool { return e.Guest != "" || e.Job != "" }) {
+				warn(g.stderr, "nothing was done to a guest %s itself: --since looks farther back", guest)
+			}
 			slices.SortStableFunc(entries, func(a, b logEntry) int { return a.At.Compare(b.At) })
 			if len(entries) > limit {
 				entries = entries[len(entries)-limit:]
