@@ -12,6 +12,7 @@ import (
 type dataset struct {
 	name, kind string
 	origin     string // the snapshot that it is a clone of
+	encryption string // off, or the cipher
 	size       int64  // an upper bound of what it takes as a copy of its own
 }
 
@@ -50,25 +51,25 @@ func destroy(ctx context.Context, name string) error {
 
 // datasets lists a dataset and what is below it.
 func datasets(ctx context.Context, name string) ([]dataset, error) {
-	out, err := zfs(ctx, "list", "-H", "-p", "-t", "filesystem,volume", "-o", "name,type,origin,used,referenced", "-r", name)
+	out, err := zfs(ctx, "list", "-H", "-p", "-t", "filesystem,volume", "-o", "name,type,origin,encryption,used,referenced", "-r", name)
 	if err != nil {
 		return nil, err
 	}
 	var list []dataset
 	for line := range strings.Lines(out) {
 		f := strings.Split(strings.TrimRight(line, "\n"), "\t")
-		if len(f) != 5 {
+		if len(f) != 6 {
 			return nil, fmt.Errorf("zfs list: the line is not understood: %q", line)
 		}
-		used, err1 := strconv.ParseInt(f[3], 10, 64)
-		referenced, err2 := strconv.ParseInt(f[4], 10, 64)
+		used, err1 := strconv.ParseInt(f[4], 10, 64)
+		referenced, err2 := strconv.ParseInt(f[5], 10, 64)
 		if err := errors.Join(err1, err2); err != nil {
 			return nil, err
 		}
 		if f[0] == name { // what is below counts itself
 			used = 0
 		}
-		list = append(list, dataset{f[0], f[1], f[2], max(used, referenced)})
+		list = append(list, dataset{f[0], f[1], f[2], f[3], max(used, referenced)})
 	}
 	return list, nil
 }

@@ -74,6 +74,10 @@ func (t *transfer) checkDatasets(ctx context.Context, resume bool) error {
 			return cbsdmq.Errorf(cbsdmq.CodeRefused, "", "%s has a dataset of its own below it, %s", t.guest, d.name).
 				WithHint("move what is in it into the guest's own dataset, or zfs send all of it by hand")
 		}
+		if d.encryption != "off" && d.encryption != "-" { // it cannot be sent with its properties but raw, under a key that is not there
+			return cbsdmq.Errorf(cbsdmq.CodeRefused, "", "%s is encrypted", d.name).
+				WithHint("export the guest, copy the image, and import it: bexport, bimport")
+		}
 	}
 	clones, err := zfs(ctx, "list", "-H", "-t", "snapshot", "-o", "clones", "-r", t.source)
 	if err != nil {

@@ -1,6 +1,7 @@
 package zfssim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -103,6 +104,8 @@ func (p *pools) value(name, property string) (string, error) {
 			sum += p.size(n)
 		}
 		v = strconv.FormatInt(sum, 10)
+	case "encryption":
+		v = cmp.Or(props[property], "off")
 	case "available":
 		if v = props["available"]; v == "" {
 			v = strconv.FormatInt(1<<40, 10)
