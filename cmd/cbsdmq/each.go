@@ -63,7 +63,8 @@ jname the command runs once in each pool.
 
 It only prints what it would do, unless --yes is given. Then it has at most
 --parallel jobs on their way at one time, waits for all of them, and prints a
-table. Ctrl-C submits no more and leaves those that are on their way.
+table. Ctrl-C submits no more and leaves those that are on their way. --key names
+the work on each guest.
 
 Exit status 1 if one of them failed, or a pool could not be asked.`,
 		Example: `  cbsdmq each 'pool*' bsnapshot mode=create jname=@on snapname=nightly
@@ -179,6 +180,9 @@ func (g *globals) choresOf(ctx context.Context, pool config.Found, job client.Jo
 		one := job
 		one.Args = slices.Clone(job.Args)
 		one.Args[i].Value = guest.Name
+		if job.Key != "" { // of the guest: one for all would be one job
+			one.Key = job.Key + "/" + guest.Name
+		}
 		list = append(list, newChore(pool, guest.Name, one))
 	}
 	return list, nil
