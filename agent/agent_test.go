@@ -293,6 +293,11 @@ func TestRepeatRunsNothing(t *testing.T) {
 	keyed.Meta.ID, keyed.JobID = newID(), b.mailbox+2
 	b.put(keyed)
 	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0) // behind it
+	other := b.job("jset", "jname=jail2")                   // under the key of what was done to another jail
+	other.Meta.Key = "ORDER-4711"
+	if r := b.want(b.put(other), cbsdmq.Refused, cbsdmq.ExitRefused); !strings.Contains(r.Reason, "ORDER-4711 is the key of other work: jset, ") || !strings.Contains(r.Reason, first) {
+		t.Errorf("other work under a key that is taken: %+v", r)
+	}
 	begun, _ := b.machine.snapshot()
 	if len(begun) != 3 {
 		t.Errorf("begun: %q", begun)

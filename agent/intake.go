@@ -217,6 +217,12 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 	if err == nil && (job.Meta == nil || !job.Meta.Force) {
 		err = s.checkCarrier(ctx, plan)
 	}
+	if err == nil {
+		var broken error
+		if err, broken = s.checkKey(ctx, row, plan); broken != nil {
+			return nil, broken
+		}
+	}
 	if err != nil {
 		row.Key = "" // the same work may be submitted again once it is right
 		a.accept.End = refusal(err)

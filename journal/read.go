@@ -92,6 +92,12 @@ func (r Reader) BySeq(ctx context.Context, seq int64) (*Job, error) {
 	return r.one(ctx, "WHERE seq = ?", seq)
 }
 
+// Keyed returns the job that a sender has given the name key, signed by signer
+// where that is not "". Nil: there is none.
+func (r Reader) Keyed(ctx context.Context, signer, sender, key string) (*Job, error) {
+	return r.one(ctx, "WHERE signer = ? AND sender = ? AND key = ? AND key <> ''", signer, sender, key)
+}
+
 // LegacyIdent is the identity of the nth job that a broker gave the same number
 // and the same body as ident; the first one has ident itself.
 func LegacyIdent(ident string, n int) string { return fmt.Sprintf("%s@%d", ident, n) }
