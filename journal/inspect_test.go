@@ -6,8 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/cbsd/cbsdmq"
 )
@@ -32,27 +35,25 @@ func TestServed(t *testing.T) {
 
 // Looking at a lock takes it for a moment. That keeps no agent from starting.
 func TestServedDoesNotKeepAgentsOut(t *testing.T) {
-	dir := memoryDir(t)
-	openTest(t, dir).Close()
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
+	name := filepath.Join(t.TempDir(), "lock")
+	for looks, out := range map[time.Duration]bool{50 * time.Millisecond: false, time.Second: true} {
+		synctest.Test(t, func(t *testing.T) {
+			looking, err := os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o600)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if _, _, err := Served(testOptions(dir).Path); err != nil {
-				t.Error(err)
+			if err := unix.Flock(int(looking.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+				t.Fatal(err)
 			}
-		}
-	}()
-	for range 20 {
-		openTest(t, dir).Close()
+			time.AfterFunc(looks, func() { looking.Close() })
+			f, err := acquire(name, "host1")
+			if _, locked := errors.AsType[*LockedError](err); locked != out || !locked && err != nil {
+				t.Errorf("held for %v: %v", looks, err)
+			}
+			f.Close()
+			time.Sleep(looks)
+		})
 	}
-	close(stop)
-	<-stopped
 }
 
 func TestVerify(t *testing.T) {
