@@ -30,23 +30,26 @@ func onServer(t *testing.T, kind, addr string) {
 		t.Cleanup(func() { closer.Close() })
 		return b
 	}
-	mine := connect()
-	c, err := client.Open(t.Context(), client.Options{
-		Bus: mine, Pool: pool, Tube: tube, ReplyPrefix: prefix, RequestTimeout: 1500 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
+	session := func(b *bus.Bus, timeout time.Duration) *client.Client {
+		t.Helper()
+		c, err := client.Open(t.Context(), client.Options{Bus: b, Pool: pool, Tube: tube, ReplyPrefix: prefix, RequestTimeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
 	}
-	defer c.Close()
-	_, err = c.Status(t.Context())
+	mine := connect()
+	_, err := session(mine, 1500*time.Millisecond).Status(t.Context())
 	wantCode(t, err, cbsdmq.CodeGaveUp, "no cbsdmq agent serves")
-	if mine.Caps().TTL == false {
+	if !mine.Caps().TTL {
 		info, err := mine.Inspect(t.Context(), bus.Tube{Name: tube + cbsdmq.ControlSuffix})
 		if err != nil || info.Ready != 0 {
 			t.Errorf("%d requests are left behind, %v", info.Ready, err)
 		}
 	}
 
+	const patience = time.Minute // for answers that come
 	a := (&agent{onJob: func(a *agent, j *job) {
 		a.print(j, "one\n")
 		a.printSilently(j, "two\n") // must be asked for
@@ -55,7 +58,7 @@ func onServer(t *testing.T, kind, addr string) {
 		a.end(j, 7, 5)
 	}}).startOn(t, connect())
 	defer a.stop()
-	got := collector{t: t}
+	c, got := session(mine, patience), collector{t: t}
 	final, err := c.Run(t.Context(), ls, got.piece)
 	if err != nil || final.ErrCode != 7 || string(got.out) != "one\ntwo\nthree\nfour\n" || got.holes != 0 {
 		t.Errorf("final %+v, %v; output %q", final, err, got.out)
@@ -64,12 +67,7 @@ func onServer(t *testing.T, kind, addr string) {
 	if dropped, err := c.Output(t.Context(), final.ID, &out); err != nil || dropped != 0 || out.String() != string(got.out) {
 		t.Errorf("output %q, %d dropped, %v", out.String(), dropped, err)
 	}
-	other, err := client.Open(t.Context(), client.Options{Bus: connect(), Pool: pool, Tube: tube, ReplyPrefix: prefix})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	again, err := other.Follow(t.Context(), final.ID, 0, nil)
+	again, err := session(connect(), patience).Follow(t.Context(), final.ID, 0, nil)
 	if err != nil || again.ErrCode != 7 || again.Message != final.Message {
 		t.Errorf("from elsewhere: %+v, %v", again, err)
 	}
