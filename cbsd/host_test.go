@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cbsd/cbsdmq"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 // installed makes a host with an installed CBSD: its directories, and a cbsd
@@ -47,7 +49,7 @@ func program(t *testing.T, path, text string) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+	if err := testserver.WriteScript(path, text); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/cbsd/cbsdsim"
@@ -152,9 +151,7 @@ case "$*" in
 *) echo "$*" >&2; exit 1 ;;
 esac
 `
-	if err := os.WriteFile(stand, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	program(t, stand, script)
 	p := barePool(t, func(c *Config) { c.CBSD = stand })
 	for _, tt := range []struct {
 		job             cbsdmq.Job
@@ -347,20 +344,27 @@ func BenchmarkGuests(b *testing.B) {
 func TestLookupsWithoutAnswer(t *testing.T) {
 	dir := t.TempDir()
 	stand := filepath.Join(dir, "cbsd")
-	if err := os.WriteFile(stand, []byte("#!/bin/sh\nsleep 300 &\necho $! >> "+dir+"/children\nwait\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	children := filepath.Join(dir, "children")
+	program(t, stand, "#!/bin/sh\nsleep 300 &\necho $! >> "+children+"\nwait\n")
 	p := barePool(t, func(c *Config) { c.CBSD = stand })
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	job := parseJob("bstart", "jname=vm1")
-	guid, disk, vnc := p.Lookups(ctx, mustPlan(t, p, "bstart", "jname=vm1"), job, Snapshot{})
+	var guid, disk, vnc string
+	ended := make(chan struct{})
+	plan := mustPlan(t, p, "bstart", "jname=vm1")
+	go func() {
+		defer close(ended)
+		guid, disk, vnc = p.Lookups(ctx, plan, parseJob("bstart", "jname=vm1"), Snapshot{})
+	}()
+	var text []byte
+	eventually(t, "it has a child", func() bool {
+		text, _ = os.ReadFile(children)
+		return strings.HasSuffix(string(text), "\n")
+	})
+	cancel()
+	<-ended
 	if guid != "0" || disk != "0" || vnc != "" {
 		t.Errorf("got %q, %q, %q", guid, disk, vnc)
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "children"))
-	if err != nil {
-		t.Fatal(err)
 	}
 	for field := range strings.FieldsSeq(string(text)) {
 		pid, err := strconv.Atoi(field)

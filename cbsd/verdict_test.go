@@ -451,9 +451,10 @@ func TestBhyveFoundByTitle(t *testing.T) {
 // eventually waits for another process.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); {
+	const limit = time.Minute
+	for end := time.Now().Add(limit); !cond(); {
 		if time.Now().After(end) {
-			t.Fatal("not within 20 s: ", what)
+			t.Fatalf("not within %v: %s", limit, what)
 		}
 		<-time.After(20 * time.Millisecond)
 	}

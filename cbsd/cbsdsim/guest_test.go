@@ -13,11 +13,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
@@ -86,7 +88,7 @@ func TestGuestIsAProcess(t *testing.T) {
 
 func greeting(t *testing.T, port string) string {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 5*time.Second)
+	conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,11 +191,12 @@ func TestParallelWrites(t *testing.T) {
 func TestVNCPort(t *testing.T) {
 	dir := newPool(t)
 	must(t, dir, tiny("bcreate", "vm1")...)
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	addr := testserver.FreeAddr(t)
+	l, err := net.Listen("tcp4", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	_, port, _ := net.SplitHostPort(addr)
 	must(t, dir, "bset", "jname=vm1", "vm_vnc_port="+port)
 
 	// taken by somebody else: bhyve dies of it, bstart does not mind

@@ -347,7 +347,7 @@ func (c *call) pauseVM() error {
 		return exitCode(1)
 	}
 	// a process with threads takes a moment to stop
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if processStopped(g.pid()) == (signal == syscall.SIGSTOP) {
 			break
 		}
