@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -86,6 +87,8 @@ func TestBrokerForgetsAJobOnItsWay(t *testing.T) {
 	open := b.cbsd.block()
 	// A tick would bring the job into the journal before the broker forgets it.
 	hold, outages := make(chan struct{}), s.cfg.Endpoints[0].Bus.Outages()
+	goOn := sync.OnceFunc(func() { close(hold) })
+	defer goOn() // the agent does not end before
 	s.post(t.Context(), func(l *loop) {
 		for {
 			select {
@@ -100,7 +103,7 @@ func TestBrokerForgetsAJobOnItsWay(t *testing.T) {
 	b.cbsd.looking(t)
 	b.broker.Restart(false)
 	eventually(t, "the agent has lost the broker", func() bool { return s.cfg.Endpoints[0].Bus.Outages() > outages })
-	close(hold)
+	goOn()
 	b.finish(long, 0, "")
 	b.want(long, cbsdmq.Done, 0) // the outbox has asked which incarnation runs
 	open()
