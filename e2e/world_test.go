@@ -32,6 +32,7 @@ import (
 	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/internal/proc"
 	"github.com/cbsd/cbsdmq/internal/testserver"
+	"github.com/cbsd/cbsdmq/runner"
 )
 
 // programs are built once: the product with its failpoints, and the simulator.
@@ -228,12 +229,16 @@ func (w *world) runner(point string) *process {
 	for _, left := range sockets() { // by one that was killed
 		os.Remove(left)
 	}
-	p := w.start(point, "runner", "--dir", w.runDir)
+	var p *process
 	testserver.Eventually(w.t, patience, func() error { // else the agent starts another one
-		if !p.gone() && len(sockets()) == 0 {
-			return errors.New("the runner does not listen")
+		switch {
+		case p == nil, p.gone() && strings.Contains(p.stderr.String(), runner.ErrInUse.Error()):
+			// One that was killed has its lock until its last thread is gone.
+			p = w.start(point, "runner", "--dir", w.runDir)
+		case p.gone(), len(sockets()) > 0:
+			return nil
 		}
-		return nil
+		return errors.New("the runner does not listen")
 	})
 	return p
 }
@@ -248,7 +253,7 @@ func (w *world) runnerPID() int {
 func (w *world) killRunner() {
 	if pid := w.runnerPID(); pid > 0 {
 		syscall.Kill(pid, syscall.SIGKILL)
-		testserver.Eventually(w.t, patience, func() error { // it has its lock until it is gone
+		testserver.Eventually(w.t, patience, func() error {
 			if w.runnerPID() == pid {
 				return fmt.Errorf("the runner %d does not end", pid)
 			}
