@@ -72,7 +72,7 @@ func describe(ctx context.Context, pool string, reader journal.Reader, paused pa
 		in.Paused = !row.State.Ended() && row.Begun.IsZero() && paused.of(plan.Class, plan.Lanes) != nil
 		for _, a := range plan.Argv[1:] {
 			if name, _, ok := strings.Cut(a, "="); ok && cbsd.Redact(name) {
-				a = name + "=***"
+				a = name + "=" + cbsd.Hidden
 			}
 			in.Args = append(in.Args, a)
 		}

@@ -10,9 +10,6 @@ import (
 	"github.com/cbsd/cbsdmq/cbsd"
 )
 
-// hidden stands for the value of a secret argument.
-const hidden = "***"
-
 // maskMin is the length in bytes from which on a secret is looked for in output:
 // a shorter one would be found by chance.
 const maskMin = 4
@@ -24,7 +21,7 @@ func withoutSecrets(plan cbsd.Plan) (cbsd.Plan, [][]byte) {
 	argv := slices.Clone(plan.Argv)
 	for i, a := range argv[min(1, len(argv)):] {
 		if name, value, ok := strings.Cut(a, "="); ok && cbsd.Redact(name) && value != "" {
-			argv[i+1] = name + "=" + hidden
+			argv[i+1] = name + "=" + cbsd.Hidden
 			values = append(values, []byte(value))
 		}
 	}

@@ -206,7 +206,7 @@ func shown(words []string) string {
 	words = slices.Clone(words)
 	for i, w := range words {
 		if name, _, ok := strings.Cut(w, "="); ok && Redact(name) {
-			words[i] = name + "=***"
+			words[i] = name + "=" + Hidden
 		}
 	}
 	return clip("cbsd "+strings.ReplaceAll(strings.Join(words, " "), `"`, ""), 200)

@@ -70,6 +70,9 @@ func isInternal(name string) bool {
 	return hasField(variables, name)
 }
 
+// Hidden stands in logs and listings for the value of an argument that is a secret.
+const Hidden = "***"
+
 // Redact reports whether the value of the argument name is a secret that must
 // not appear in logs and listings, nor be kept when its job has ended. It goes by
 // the name alone: public keys (ci_user_pubkey) are none.
