@@ -291,24 +291,21 @@ func (s *Server) cancel(ctx context.Context, req cbsdmq.Request) error {
 
 func (l *loop) cancel(req cbsdmq.Request, done func(error)) {
 	id := req.Job
-	l.failed = append(l.failed, done)
 	j := l.byID[id]
 	if j == nil {
 		row, err := l.s.cfg.Journal.Reader().Job(context.Background(), id)
 		switch {
 		case err != nil:
 			done(err)
-			l.failed = l.failed[:len(l.failed)-1]
 			return
 		case row != nil && row.State.Ended():
 			done(cbsdmq.Errorf(cbsdmq.CodeNotFound, "job", "has ended before: %s", row.State))
-			l.failed = l.failed[:len(l.failed)-1]
 			return
 		case row != nil:
 			j = l.jobs[row.Seq]
 		}
 	}
-	l.after = append(l.after, func() { done(nil) })
+	l.note(done)
 	if j != nil {
 		req.Guest = j.row.Guest
 	}

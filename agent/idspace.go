@@ -92,8 +92,7 @@ func (l *loop) incarnation(e Endpoint, info bus.Info, done func(error)) {
 			return
 		}
 	}
-	l.failed = append(l.failed, done)
-	l.after = append(l.after, func() { done(nil) })
+	l.note(done)
 	l.batch.Broker = append(l.batch.Broker, journal.Broker{Bus: e.Name, Instance: info.Instance})
 	lost, space := 0, idSpace{again: true, base: info.IDBase}
 	for _, o := range owed {
