@@ -31,11 +31,7 @@ Exit status 0 when the job was cancelled, 1 when it had ended before.`,
 			ctx, cancel := t.within(cmd.Context())
 			defer cancel()
 			id := args[0]
-			pool, err := t.ofJob(g, id)
-			if err != nil {
-				return err
-			}
-			s, err := g.open(ctx, pool, &t)
+			s, err := g.openJob(ctx, &t, id)
 			if err != nil {
 				return err
 			}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"path"
@@ -212,15 +211,19 @@ func chosen(which string, g cbsdmq.Guest) bool {
 }
 
 func newChore(pool config.Found, guest string, job client.Job) *chore {
-	c := &chore{Pool: pool.Name, Guest: guest, Command: job.Command, State: planned, Args: []string{}, job: job}
+	return &chore{Pool: pool.Name, Guest: guest, Command: job.Command, State: planned, Args: shownArgs(job), job: job}
+}
+
+// shownArgs are a job's arguments for people: secrets are hidden.
+func shownArgs(job client.Job) []string {
+	args := []string{}
 	for _, a := range job.Args {
 		if cbsd.Redact(a.Name) {
-			a.Value = secret
+			a.Value = cbsd.Hidden
 		}
-		c.Args = append(c.Args, a.Name+"="+a.Value)
+		args = append(args, a.Name+"="+a.Value)
 	}
-	c.Args = append(c.Args, job.Words...)
-	return c
+	return append(args, job.Words...)
 }
 
 func (c *chore) fail(state string, err error) {
@@ -327,7 +330,7 @@ func (g *globals) listChores(chores []*chore) error {
 		return err
 	}
 	if failed > 0 {
-		warn(g.stderr, "%s", fmt.Sprintf("%d of %d failed", failed, len(chores)))
+		warn(g.stderr, "%d of %d failed", failed, len(chores))
 	}
 	return nil
 }

@@ -227,11 +227,7 @@ func verdictOf(j cbsdmq.JobInfo) string {
 
 // showJob prints all that is known of one job.
 func (g *globals) showJob(ctx context.Context, t *target, id string) error {
-	pool, err := t.ofJob(g, id)
-	if err != nil {
-		return err
-	}
-	s, err := g.open(ctx, pool, t)
+	s, err := g.openJob(ctx, t, id)
 	if err != nil {
 		return err
 	}

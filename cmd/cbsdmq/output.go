@@ -18,11 +18,7 @@ wait for more.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := t.within(cmd.Context())
 			defer cancel()
-			pool, err := t.ofJob(g, args[0])
-			if err != nil {
-				return err
-			}
-			s, err := g.open(ctx, pool, &t)
+			s, err := g.openJob(ctx, &t, args[0])
 			if err != nil {
 				return err
 			}

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/client"
 )
 
@@ -64,15 +64,6 @@ A later verdict takes the place of an earlier one; log shows both.`,
 	return cmd
 }
 
-// openJob opens a session with the pool of a job.
-func (g *globals) openJob(ctx context.Context, t *target, id string) (*session, error) {
-	pool, err := t.ofJob(g, id)
-	if err != nil {
-		return nil, err
-	}
-	return g.open(ctx, pool, t)
-}
-
 func newRetryCommand(g *globals) *cobra.Command {
 	var t target
 	var force bool
@@ -127,9 +118,6 @@ look at the guest and settle it with ` + "`cbsdmq resolve`" + `, or say --force.
 	return cmd
 }
 
-// secret is what stands in lists for the value of an argument that is one.
-const secret = "***"
-
 // again makes a job of one that has ended; changes are key=value.
 func again(old cbsdmq.JobInfo, changes []string, force bool) (client.Job, error) {
 	job := client.Job{Command: old.Command}
@@ -163,7 +151,7 @@ func again(old cbsdmq.JobInfo, changes []string, force bool) (client.Job, error)
 		if _, is := given[name]; is {
 			continue
 		}
-		if value == secret {
+		if value == cbsd.Hidden {
 			hidden = append(hidden, name)
 		}
 		job.Args = append(job.Args, cbsdmq.Arg{Name: name, Value: value})

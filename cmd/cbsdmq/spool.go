@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cbsd/cbsdmq"
-	"github.com/cbsd/cbsdmq/cbsd"
 	"github.com/cbsd/cbsdmq/client"
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/internal/spool"
@@ -294,7 +293,7 @@ func newSpoolListCommand(g *globals) *cobra.Command {
 				if e.Expired(time.Now()) {
 					state += " (over)"
 				}
-				rows = append(rows, []string{printedEntry(e), e.Command, strings.Join(argsOfEntry(e), " "), e.Sender, moment(e.Kept), state})
+				rows = append(rows, []string{printedEntry(e), e.Command, strings.Join(shownArgs(jobOfEntry(e)), " "), e.Sender, moment(e.Kept), state})
 			}
 			if g.json() {
 				return err
@@ -384,7 +383,7 @@ func (g *globals) sayEntry(e spool.Entry, what string) error {
 		Kept    time.Time `json:"kept_at"`
 		Expires time.Time `json:"expires,omitzero"`
 		State   string    `json:"state"` // kept, sent, dropped
-	}{printedEntry(e), e.Pool, e.Command, argsOfEntry(e), e.Sender, e.Kept, e.Expires, what})
+	}{printedEntry(e), e.Pool, e.Command, shownArgs(jobOfEntry(e)), e.Sender, e.Kept, e.Expires, what})
 }
 
 func printedEntry(e spool.Entry) string {
@@ -392,16 +391,4 @@ func printedEntry(e spool.Entry) string {
 		return e.ID
 	}
 	return cbsdmq.PrintedID(e.Pool, e.ID)
-}
-
-// argsOfEntry are a job's arguments for people: secrets are hidden.
-func argsOfEntry(e spool.Entry) []string {
-	args := []string{}
-	for _, a := range e.Args {
-		if cbsd.Redact(a.Name) {
-			a.Value = secret
-		}
-		args = append(args, a.Name+"="+a.Value)
-	}
-	return append(args, e.Words...)
 }

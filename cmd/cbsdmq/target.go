@@ -23,7 +23,7 @@ import (
 type target struct {
 	file   string   // --config: then the argument POOL is not given
 	limit  timeFlag // --timeout, 0 = none
-	sender string   // --sender
+	sender string   // --sender or --by
 }
 
 func (t *target) flags(cmd *cobra.Command) {
@@ -173,6 +173,15 @@ func (g *globals) dialBroker(ctx context.Context, pool config.Found, section con
 // open is dial for a command that talks to a person.
 func (g *globals) open(ctx context.Context, pool config.Found, t *target) (*session, error) {
 	return g.dial(ctx, pool, client.Options{Sender: t.who(), Log: g.log()})
+}
+
+// openJob opens a session with the pool of a job.
+func (g *globals) openJob(ctx context.Context, t *target, id string) (*session, error) {
+	pool, err := t.ofJob(g, id)
+	if err != nil {
+		return nil, err
+	}
+	return g.open(ctx, pool, t)
 }
 
 // Close ends the session. What it could not tell the broker any more does not
