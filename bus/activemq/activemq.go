@@ -69,13 +69,7 @@ func bad(key, format string, args ...any) *cbsdmq.Error {
 }
 
 // Addr is the list of servers, without secrets.
-func (d *Driver) Addr() string {
-	list := make([]string, len(d.servers))
-	for i, s := range d.servers {
-		list[i] = s.Addr
-	}
-	return strings.Join(list, ",")
-}
+func (d *Driver) Addr() string { return endpoint.Addrs(d.servers) }
 
 // Caps are those of both brokers with their default settings.
 func (d *Driver) Caps() bus.Caps {

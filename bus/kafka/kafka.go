@@ -115,13 +115,7 @@ func (d *Driver) mechanisms(s endpoint.Server) ([]sasl.Mechanism, error) {
 }
 
 // Addr names the brokers.
-func (d *Driver) Addr() string {
-	list := make([]string, len(d.servers))
-	for i, s := range d.servers {
-		list[i] = s.Addr
-	}
-	return strings.Join(list, ",")
-}
+func (d *Driver) Addr() string { return endpoint.Addrs(d.servers) }
 
 // Caps are Kafka's.
 func (d *Driver) Caps() bus.Caps {

@@ -38,6 +38,15 @@ func (s Server) Login(cfg bus.Config) (user, password string) {
 	return s.User.Username(), password
 }
 
+// Addrs names servers to people, without secrets.
+func Addrs(servers []Server) string {
+	list := make([]string, len(servers))
+	for i, s := range servers {
+		list[i] = s.Addr
+	}
+	return strings.Join(list, ",")
+}
+
 // A Format is how the addresses of a broker are written: [scheme://]host[:port],
 // the port optional, IPv6 in brackets.
 type Format struct {
