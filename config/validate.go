@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/bus"
@@ -87,7 +88,7 @@ const (
 	prefixMax = 200 - 1 - 26
 )
 
-const minute = Duration(60_000_000_000)
+const minute = Duration(time.Minute)
 
 type validator struct {
 	c    *Config
