@@ -26,7 +26,7 @@
 //	power is lost           the same, where the disk does not lie about a sync
 //	the disk is full        ends of running commands are still written, see Commit
 //	the pool is rolled back what it had; this host notices and holds queued jobs, see Past
-//	the pool is moved       everything; what was queued is held, unless a lease says who serves it
+//	the pool is moved       everything; what was queued is held
 //	the file is damaged     Open says so; nothing is mended without a person
 //
 // In the file, see schema.go:

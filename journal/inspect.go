@@ -34,8 +34,9 @@ func Served(path string) (Holder, bool, error) {
 }
 
 // Verify looks for what would keep an agent from opening the journal at path,
-// and changes nothing in it; one that Open would migrate is fine. Errors are those of Open; fs.ErrNotExist: there is none
-// yet, and nothing is known to keep it from being made.
+// and changes nothing in it; one that Open would migrate is fine. Errors are
+// those of Open; fs.ErrNotExist: there is none yet, and nothing is known to keep
+// it from being made.
 func Verify(ctx context.Context, path, mode string) error {
 	dir := filepath.Dir(path)
 	for {

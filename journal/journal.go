@@ -54,7 +54,7 @@ type Journal struct {
 type Meta struct {
 	Pool       string // random, made with the journal
 	Generation uint64 // grows each time the journal went back in time
-	Epoch      uint64 // of the lease under which the pool is served; 1 without a cluster
+	Epoch      uint64 // with N: the number of a begin; 1
 	N          uint64 // number of the last begin
 	Commits    uint64 // grows with each commit
 	HostID     string // the host that served the pool last

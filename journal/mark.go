@@ -33,8 +33,8 @@ func (s mark) newer(m Meta) bool {
 }
 
 // Past says that the journal went back in time (a rolled back or restored
-// pool), came from another host without a lease, or was begun anew. Jobs that
-// it had queued are held: they may have been run since.
+// pool), came from another host, or was begun anew. Jobs that it had queued are
+// held: they may have been run since.
 type Past struct {
 	JournalAt time.Time // of the journal's last commit
 	SeenAt    time.Time // when this host saw it last; zero where OtherHost

@@ -38,7 +38,7 @@ const (
 	whereOwedByID = "WHERE state = 0 AND foreign_id = 1 AND bus = ?"
 )
 
-func (r *Job) scan(row interface{ Scan(...any) error }) error {
+func (r *Job) scan(row scanner) error {
 	var accepted, expires, begun, finished, epoch, n int64
 	err := row.Scan(&r.Seq, &r.ID, &r.Ident, &r.Sender, &r.Key, &r.Bus, &r.Command, &r.Guest, &r.Signer, &r.SignKey, &r.Flags, &r.State,
 		&accepted, &expires, &begun, &finished, &epoch, &n, &r.Host, &r.Boot, &r.OutSize, &r.Result, &r.Before, &r.Plan)
@@ -60,7 +60,7 @@ func (r Reader) one(ctx context.Context, where string, args ...any) (*Job, error
 }
 
 // list runs a query and scans each of its rows.
-func list[T any](ctx context.Context, r Reader, query string, scan func(*T, interface{ Scan(...any) error }) error, args ...any) (out []*T, err error) {
+func list[T any](ctx context.Context, r Reader, query string, scan func(*T, scanner) error, args ...any) (out []*T, err error) {
 	defer func() { err = explain("reading journal", r.path, err) }()
 	rows, err := r.db.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -148,7 +148,7 @@ type Owe struct {
 	PutID   uint64
 }
 
-func (o *Owe) scan(row interface{ Scan(...any) error }) error {
+func (o *Owe) scan(row scanner) error {
 	var put, id int64
 	err := row.Scan(&o.Seq, &o.Address.Bus, &o.Address.Tube, &o.Address.BrokerID, &o.State, &put, &id)
 	o.Sent, o.PutID = fromMicro(put), uint64(id)
