@@ -130,65 +130,6 @@ func newHosted(o agentOptions, cfgs []*config.Config, who trusted, logs []poolLo
 	return &hosted{o: o, cfgs: cfgs, who: who, logs: logs, buses: &all.Opener{Log: logs[0].log}, making: new(claims)}
 }
 
-// elsewhere names the pool, other than that of mine, that has a guest of that
-// name or is making one: of this process, or of another agent of this host.
-func (h *hosted) elsewhere(ctx context.Context, mine *config.Config, guest string) string {
-	if pool := h.making.claim(mine.StateDir, mine.Pool, guest); pool != "" {
-		return pool
-	}
-	pool := h.owner(ctx, mine, guest)
-	if pool != "" {
-		h.making.release(mine.Pool, guest)
-	}
-	return pool
-}
-
-// owner names the pool, other than that of mine, that has a guest of that name.
-func (h *hosted) owner(ctx context.Context, mine *config.Config, guest string) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for name, pool := range h.pools {
-		if name != mine.Pool {
-			if _, found, err := pool.Guest(ctx, guest); err == nil && found {
-				return name
-			}
-		}
-	}
-	for name, workdir := range registered(mine.StateDir) {
-		if _, here := h.pools[name]; here || name == mine.Pool || workdir == mine.CBSDEnv {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(workdir, "nc.inventory")); err != nil {
-			continue // not imported, or gone
-		}
-		pool, err := cbsd.Open(ctx, cbsd.Config{CBSD: mine.CBSD, Workdir: workdir, RunDir: mine.RunDir})
-		if err != nil {
-			continue
-		}
-		_, found, err := pool.Guest(ctx, guest)
-		pool.Close()
-		if err == nil && found {
-			return name
-		}
-	}
-	return ""
-}
-
-// enter makes a pool known to the others until leave is called.
-func (h *hosted) enter(name string, pool *cbsd.Pool) (leave func()) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.pools == nil {
-		h.pools = make(map[string]*cbsd.Pool)
-	}
-	h.pools[name] = pool
-	return func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.pools, name)
-	}
-}
-
 // errReload ends the serving of one reading of the configuration.
 var errReload = errors.New("the configuration is read again")
 
