@@ -155,9 +155,9 @@ func (c *Client) Start(starts ...Start) error {
 }
 
 // Ack says that the end of the runs is in the journal and their output is not
-// needed any more, or that the journal knows that they were refused. It does not wait, and is sent together with what comes next,
-// or soon. Keys that the runner does not know, or that have not ended, are
-// ignored.
+// needed any more, or that the journal knows that they were refused. It does not
+// wait, and is sent together with what comes next, or soon. Keys that the runner
+// does not know, or that have not ended, are ignored.
 func (c *Client) Ack(keys ...Key) error {
 	if err := c.failure(); err != nil {
 		return err
