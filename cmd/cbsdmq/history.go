@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -126,25 +125,11 @@ func (g *globals) poolLog(ctx context.Context, pool config.Found, limit int, gue
 	if err := pool.Config.Validate(); err != nil {
 		return nil, err
 	}
-	local := pool.Config.Journal
-	if _, err := os.Stat(local); err != nil {
-		local = ""
-	}
-	o := client.Options{Log: g.log()}
-	if local != "" {
-		o.ConnectTimeout, o.RequestTimeout, o.Log = jobsWait, jobsWait, nil
-	}
-	entries, err := g.askLog(ctx, pool, o, limit, guest, since)
-	code := cbsdmq.CodeOf(err)
-	if local == "" || code != cbsdmq.CodeGaveUp && code != cbsdmq.CodeUnreachable {
-		return entries, err
-	}
-	warn(g.stderr, "%v; this is from the journal %s", err, local)
-	entries, fromJournal := readLog(ctx, pool, limit, guest, since)
-	if fromJournal != nil {
-		return nil, errors.Join(err, fromJournal)
-	}
-	return entries, nil
+	return askOrRead(g, pool, func(o client.Options) ([]logEntry, error) {
+		return g.askLog(ctx, pool, o, limit, guest, since)
+	}, func(r journal.Reader) ([]logEntry, error) {
+		return readLog(ctx, pool.Name, r, limit, guest, since)
+	})
 }
 
 func (g *globals) askLog(ctx context.Context, pool config.Found, o client.Options, limit int, guest string, since time.Time) ([]logEntry, error) {
@@ -165,22 +150,16 @@ func (g *globals) askLog(ctx context.Context, pool config.Found, o client.Option
 	return logEntries(jobs, acts), err
 }
 
-func readLog(ctx context.Context, pool config.Found, limit int, guest string, since time.Time) ([]logEntry, error) {
-	db, err := journal.OpenReader(pool.Config.Journal)
-	if err != nil {
-		return nil, err
-	}
-	defer db.Close()
-	r := journal.NewReader(db, pool.Config.Journal)
+func readLog(ctx context.Context, pool string, r journal.Reader, limit int, guest string, since time.Time) ([]logEntry, error) {
 	rows, err := r.Search(ctx, limit, journal.Search{Guest: guest, Since: since})
 	if err != nil {
 		return nil, err
 	}
-	jobs, err := agent.JobInfos(ctx, pool.Name, r, rows)
+	jobs, err := agent.JobInfos(ctx, pool, r, rows)
 	if err != nil {
 		return nil, err
 	}
-	acts, err := agent.Acts(ctx, pool.Name, r, limit, guest, since, 0)
+	acts, err := agent.Acts(ctx, pool, r, limit, guest, since, 0)
 	return logEntries(jobs, acts), err
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,10 +17,6 @@ import (
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/journal"
 )
-
-// jobsWait is how long the agent is asked where its journal lies on this host,
-// so that it can be read without it.
-const jobsWait = 3 * time.Second
 
 func newJobsCommand(g *globals) *cobra.Command {
 	var t target
@@ -110,25 +105,15 @@ func each[T any](pools []config.Found, ask func(config.Found) ([]T, error)) (lis
 
 // poolJobs asks the agent for its jobs, or reads them from its journal.
 func (g *globals) poolJobs(ctx context.Context, pool config.Found, limit int, state cbsdmq.State) ([]cbsdmq.JobInfo, error) {
-	local := pool.Config.Journal
-	if _, err := os.Stat(local); err != nil {
-		local = ""
-	}
-	o := client.Options{Log: g.log()}
-	if local != "" {
-		o.ConnectTimeout, o.RequestTimeout, o.Log = jobsWait, jobsWait, nil
-	}
-	jobs, err := g.askJobs(ctx, pool, o, limit, state)
-	code := cbsdmq.CodeOf(err)
-	if local == "" || code != cbsdmq.CodeGaveUp && code != cbsdmq.CodeUnreachable {
-		return jobs, err
-	}
-	warn(g.stderr, "%v; this is from the journal %s", err, local)
-	jobs, fromJournal := readJobs(ctx, pool, limit, state)
-	if fromJournal != nil {
-		return nil, errors.Join(err, fromJournal)
-	}
-	return jobs, nil
+	return askOrRead(g, pool, func(o client.Options) ([]cbsdmq.JobInfo, error) {
+		return g.askJobs(ctx, pool, o, limit, state)
+	}, func(r journal.Reader) ([]cbsdmq.JobInfo, error) {
+		rows, err := r.Newest(ctx, limit, state, "")
+		if err != nil {
+			return nil, err
+		}
+		return agent.JobInfos(ctx, pool.Name, r, rows)
+	})
 }
 
 func (g *globals) askJobs(ctx context.Context, pool config.Found, o client.Options, limit int, state cbsdmq.State) ([]cbsdmq.JobInfo, error) {
@@ -138,21 +123,6 @@ func (g *globals) askJobs(ctx context.Context, pool config.Found, o client.Optio
 	}
 	defer s.Close()
 	return s.Jobs(ctx, limit, state)
-}
-
-// readJobs reads the newest jobs from the pool's journal.
-func readJobs(ctx context.Context, pool config.Found, limit int, state cbsdmq.State) ([]cbsdmq.JobInfo, error) {
-	db, err := journal.OpenReader(pool.Config.Journal)
-	if err != nil {
-		return nil, err
-	}
-	defer db.Close()
-	r := journal.NewReader(db, pool.Config.Journal)
-	rows, err := r.Newest(ctx, limit, state, "")
-	if err != nil {
-		return nil, err
-	}
-	return agent.JobInfos(ctx, pool.Name, r, rows)
 }
 
 func (g *globals) listJobs(jobs []cbsdmq.JobInfo) error {
