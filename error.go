@@ -30,6 +30,7 @@ const (
 	ExitBadConfig   = 78  // EX_CONFIG
 	ExitTimeout     = 124 // as timeout(1)
 	ExitUnknown     = 125 // the end cannot be known
+	ExitCannotRun   = 126 // cbsd is there and cannot be executed, as sh(1)
 	ExitNotFound    = 127 // cbsd is missing, as sh(1)
 	ExitCancelled   = 130 // as a shell after SIGINT
 	ExitSignal      = 128 // plus the signal that killed the command

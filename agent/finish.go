@@ -93,7 +93,7 @@ func (s *Server) result(row *journal.Job, plan cbsd.Plan, before cbsd.Snapshot, 
 	var now cbsd.Snapshot
 	switch e.Kind {
 	case runner.Failed:
-		code := 126
+		code := cbsdmq.ExitCannotRun
 		if e.Errno == syscall.ENOENT {
 			code = cbsdmq.ExitNotFound
 		}
