@@ -247,6 +247,9 @@ func (b *planner) image(field string, a cbsdmq.Arg) error {
 	exports, imports := b.pool.path("export")+"/", b.pool.path("import")+"/"
 	if _, renamed := b.job.Arg("new_jname"); !renamed && b.cmd.verb == Import && guestName.MatchString(a.Value) {
 		// import/NAME.img has the guest NAME in it
+		if f, bad := badGuest(a.Value, false); bad {
+			return refuse(field, f.what, "give the guest another name with new_jname")
+		}
 		if b.guests == nil {
 			b.guests = make(map[string]string, 1)
 		}

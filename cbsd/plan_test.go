@@ -250,6 +250,7 @@ func TestPlanRefuses(t *testing.T) {
 		"column, in capitals":    {parseJob("bremove", "jname=JNAME"), "CommandArgs.jname", "name of a column", ""},
 		"column in a word":       {withWords("bremove", "host_hostname"), "words[0]", "name of a column", ""},
 		"column for a new guest": {parseJob("bcreate", "jname=data"), "CommandArgs.jname", "name of a column", ""},
+		"column for an import":   {parseJob("bimport", "jname=host_hostname"), "CommandArgs.jname", "name of a column", "new_jname"},
 		"program of sed":         {parseJob("brename", "old=a:b:wx", "new=vm2"), "CommandArgs.old", "character :", "sed"},
 		"wildcard":               {parseJob("bremove", "jname=*"), "CommandArgs.jname", "character *", "allow_wildcard"},
 		"wildcard in a word":     {parseJob("bremove", "vm*"), "words[0]", "character *", "allow_wildcard"},
