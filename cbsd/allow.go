@@ -8,13 +8,14 @@ import (
 
 // An allowance is the agent's key allow, taken apart:
 //
-//	nothing       every command that needs no terminal and runs no other programs
+//	nil           every command that needs no terminal and runs no other programs
 //	"all"         the same, so that more can be added to it
 //	"jexec"       this command, even if it needs a terminal or runs other programs
 //	"bset:jconf"  this argument of this command, though it names a file that CBSD
 //	              runs; and the command itself
 //
-// A list without "all" permits what it names and nothing else.
+// A list without "all" permits what it names and nothing else; an empty one
+// permits nothing.
 type allowance struct {
 	only bool // a list was given
 	all  bool
@@ -22,7 +23,7 @@ type allowance struct {
 }
 
 func parseAllow(list []string) (allowance, error) {
-	a := allowance{only: len(list) > 0, set: make(map[string]bool)}
+	a := allowance{only: list != nil, set: make(map[string]bool)}
 	for _, entry := range list {
 		cmd, arg, both := strings.Cut(entry, ":")
 		switch {

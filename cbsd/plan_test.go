@@ -321,6 +321,7 @@ func TestPlanAllows(t *testing.T) {
 		lanes   []string
 	}{
 		"list permits":              {func(c *Config) { c.Allow = []string{"jls"} }, []string{"jls"}, "", nil},
+		"empty list":                {func(c *Config) { c.Allow = []string{} }, []string{"jls"}, "not allowed", nil},
 		"list excludes":             {func(c *Config) { c.Allow = []string{"jls"} }, []string{"jstart", "jname=j1"}, "not allowed", nil},
 		"all":                       {func(c *Config) { c.Allow = []string{"all"} }, []string{"jstart", "jname=j1"}, "", []string{"j1"}},
 		"all runs no programs":      {func(c *Config) { c.Allow = []string{"all"} }, []string{"jexec", "jname=j1", "ls"}, "runs other programs", nil},

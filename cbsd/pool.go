@@ -17,11 +17,11 @@ const DefaultCommand = "/usr/local/bin/cbsd"
 
 // Config says which environment a Pool is and what may be run in it.
 //
-// Allow names what may be run. Empty, or with "all", it is every command that
+// Allow names what may be run. Nil, or with "all", it is every command that
 // this host's CBSD has, but those that need a terminal or run other programs.
 // A command such as "jexec" permits it even so, and "bset:jconf" an argument
 // that names a file which CBSD would run, with its command. A list without
-// "all" permits nothing else.
+// "all" permits nothing else, and an empty one nothing.
 type Config struct {
 	CBSD          string       // absolute path of the cbsd command; "" = DefaultCommand
 	Workdir       string       // absolute path of the environment, such as /pool1
