@@ -17,7 +17,7 @@ import (
 // A Finding is one thing that Probe looked at.
 type Finding struct {
 	Level Level  // OK, Warning or Fatal
-	About string // what was looked at: "cbsd", "version", "workdir", "inventory", "arguments", "sqlreplica", "user"
+	About string // what was looked at: "cbsd", "version", "workdir", "inventory", "allow", "arguments", "sqlreplica", "user"
 	Text  string // what was found
 	Hint  string // what a person can do; "" where nothing is wrong
 }
@@ -82,10 +82,25 @@ func (p *Pool) probe(ctx context.Context) Report {
 	if !p.probeCommand(ctx, &r) {
 		return r
 	}
+	p.probeAllow(&r)
 	if readable {
 		p.probeArguments(ctx, &r, guests)
 	}
 	return r
+}
+
+// probeAllow looks for slips in the key allow: what is not named right is
+// refused, job by job.
+func (p *Pool) probeAllow(r *Report) {
+	if p.allow.only && len(p.cfg.Allow) == 0 {
+		r.add(Warning, "allow", "the list is empty: every job is refused", `leave the key out, or write "allow": "all"`)
+	}
+	for _, entry := range p.cfg.Allow {
+		name, _, _ := strings.Cut(entry, ":")
+		if entry != "all" && !p.host.has(name, catalogue()[name]) {
+			r.add(Warning, "allow", "there is no command "+name, absentHint(name))
+		}
+	}
 }
 
 func (p *Pool) probeWorkdir(r *Report) bool {

@@ -22,6 +22,17 @@ func find(t *testing.T, r Report, about string) Finding {
 	return Finding{}
 }
 
+// allow gives an open pool another list of what may run.
+func allow(t *testing.T, p *Pool, list ...string) {
+	t.Helper()
+	p.cfg.Allow = append([]string{}, list...)
+	a, err := parseAllow(p.cfg.Allow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.allow = a
+}
+
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	p := simPool(t)
@@ -66,6 +77,8 @@ func TestProbeFindsTrouble(t *testing.T) {
 		"arguments ignored": {script("[ $1 = bls ] && echo JNAME STATUS; echo vm1"), "arguments", "header=0"},
 		"list fails":        {script("echo 'No such domain: header=0'; exit 1"), "arguments", "No such domain: header=0"},
 		"no inventory":      {func(p *Pool) { p.cfg.Workdir = barePool(t).cfg.Workdir }, "inventory", "there is no "},
+		"allow misspelt":    {func(p *Pool) { allow(t, p, "all", "bexecc") }, "allow", "there is no command bexecc"},
+		"allow of nothing":  {func(p *Pool) { allow(t, p) }, "allow", "every job is refused"},
 		"replication": {func(p *Pool) {
 			execSQL(t, p.localDB(), "UPDATE local SET sqlreplica = 1")
 			t.Cleanup(func() { execSQL(t, p.localDB(), "UPDATE local SET sqlreplica = 0") })
