@@ -149,9 +149,7 @@ func (c *checker) check(ctx context.Context) {
 	c.say(cbsd.OK, "configuration", c.file, "")
 	c.checkCBSD(ctx, cfg)
 	c.checkSenders(cfg)
-	if cfg.Log == syslogKind {
-		c.checkSyslog()
-	}
+	c.checkLog(cfg)
 	if cfg.OpenMetrics() {
 		c.say(cbsd.Warning, "metrics", cfg.MetricsListen+" can be read from other hosts, without a password", `a loopback address such as "127.0.0.1:9114", or a firewall`)
 	}
@@ -183,16 +181,6 @@ func (c *checker) checkCBSD(ctx context.Context, cfg *config.Config) {
 		c.say(f.Level, f.About, f.Text, f.Hint)
 	}
 	c.checkBoot(ctx, cfg, pool, rcFiles)
-}
-
-func (c *checker) checkSyslog() {
-	w, err := dialSyslog("")
-	if err != nil {
-		c.say(cbsd.Warning, "log", fmt.Sprintf("syslogd is not there: %v", err), "start it; until then what the agent says is lost")
-		return
-	}
-	w.Close()
-	c.say(cbsd.OK, "log", "syslog, facility daemon", "")
 }
 
 func (c *checker) checkSenders(cfg *config.Config) {

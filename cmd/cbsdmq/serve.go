@@ -403,16 +403,21 @@ func closeLogs(logs []poolLog) {
 // syslogKind is what the key log holds for syslogd.
 const syslogKind = "syslog"
 
+// isStandard reports whether a logfile is one of the streams that we have anyway.
+func isStandard(name string) bool {
+	return name == "" || name == "-" || name == "/dev/stdout" || name == "/dev/stderr"
+}
+
 func openLog(name string) (poolLog, error) {
 	var w io.Writer
 	var c io.Closer = io.NopCloser(nil)
-	switch name {
-	case syslogKind:
+	switch {
+	case name == syslogKind:
 		return openSyslog(""), nil
-	case "", "-", "/dev/stdout":
-		w = os.Stdout
-	case "/dev/stderr":
+	case name == "/dev/stderr":
 		w = os.Stderr
+	case isStandard(name):
+		w = os.Stdout
 	default:
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return poolLog{}, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "logfile", "%w", err)
