@@ -199,7 +199,7 @@ func TestErrors(t *testing.T) {
 		"list":            {"[]", "pool1.json:1:1: not a JSON object"},
 		"null":            {"null", "pool1.json:1:1: not a JSON object"},
 		"type":            {"{\n \"workers\": \"three\"}", "pool1.json:2:13: workers: wants a whole number, not a text in quotes"},
-		"fraction":        {`{"workers": 3.5}`, "pool1.json:1:13: workers: wants a whole number, not a number"},
+		"fraction":        {`{"workers": 3.5}`, "pool1.json:1:13: workers: wants a whole number, not 3.5"},
 		"bool":            {`{"cbsdcolor": "false"}`, "pool1.json:1:15: cbsdcolor: wants true or false, not a text in quotes"},
 		"text":            {`{"cbsdenv": 4}`, "pool1.json:1:13: cbsdenv: wants a text in quotes, not a number"},
 		"in a section":    {`{"beanstalkd": {"uri": 4}}`, "pool1.json:1:24: beanstalkd.uri: wants a text in quotes, not a number"},
@@ -234,6 +234,22 @@ func TestErrors(t *testing.T) {
 	}
 	if _, _, err := Parse("bom", []byte("\xef\xbb\xbf"+original)); err != nil {
 		t.Errorf("with a byte order mark: %v", err)
+	}
+}
+
+func TestSyntaxHint(t *testing.T) {
+	for text, want := range map[string]string{
+		"{\n// the pool\n\"cbsdenv\": \"/pool1\"}": "JSON has no comments",
+		"# the pool\n{}": "JSON has no comments",
+		"{\"cbsdenv\": \"/pool1\" /* the pool */}": "JSON has no comments",
+		"\xff\xfe{\x00}\x00":                       "not in UTF-8",
+		`{"cbsdenv": "/pool1",}`:                   "a comma too many",
+		"{\"a\": 1, ":                              "a comma too many",
+	} {
+		_, _, err := Parse("pool1.json", []byte(text))
+		if hint := cbsdmq.HintOf(err); !strings.Contains(hint, want) {
+			t.Errorf("%q: hint %q", text, hint)
+		}
 	}
 }
 

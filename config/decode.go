@@ -151,12 +151,23 @@ func (d *decoder) syntax(body []byte) error {
 		if strings.HasPrefix(e.Error(), "unexpected end") {
 			at = len(body)
 		}
-		return d.errorAt(d.base+at, badConfig("", "not JSON: %s", e).WithHint("often a comma too many or too few"))
+		return d.errorAt(d.base+at, badConfig("", "not JSON: %s", e).WithHint("%s", syntaxHint(body[:min(at+1, len(body))])))
 	}
 	if err == nil && (len(whole) == 0 || bytes.TrimSpace(whole)[0] != '{') {
 		return d.errorAt(d.base, badConfig("", "not a JSON object").WithHint("a configuration begins with {"))
 	}
 	return err
+}
+
+// syntaxHint says what is meant by a text that is JSON up to its last byte.
+func syntaxHint(body []byte) string {
+	switch {
+	case bytes.HasSuffix(body, []byte("#")), bytes.HasSuffix(body, []byte("/")):
+		return `JSON has no comments: write a key that begins with #, as in "# why": "because"; it is skipped`
+	case bytes.HasPrefix(body, []byte("\xff")), bytes.HasPrefix(body, []byte("\xfe")):
+		return "it is not in UTF-8: save it so"
+	}
+	return "often a comma too many or too few"
 }
 
 // object calls member for every key of the object raw, which lies at offset in
@@ -268,7 +279,11 @@ func reason(err error, value []byte) string {
 	case reflect.Float64:
 		want = "a number"
 	}
-	return fmt.Sprintf("wants %s, not %s", want, jsonKind(value))
+	got := jsonKind(value)
+	if got == "a number" && want == "a whole number" { // 1.5, 1e9, or one that is too large
+		got = string(value)
+	}
+	return fmt.Sprintf("wants %s, not %s", want, got)
 }
 
 func jsonKind(value []byte) string {
