@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -282,9 +283,26 @@ func typeField(err error) string {
 
 func typeReason(err error) string {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Sprintf("wants %s, not a JSON %s", e.Type, e.Value)
+		return fmt.Sprintf("wants %s, not a JSON %s", typeWords(e.Type), e.Value)
 	}
 	return err.Error()
+}
+
+// typeWords says what a field wants to people who do not know Go.
+func typeWords(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a text"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int64:
+		return "a whole number"
+	case reflect.Uint64:
+		return "a whole number from 0 to 18446744073709551615"
+	case reflect.Slice:
+		return "a list"
+	}
+	return t.String()
 }
 
 func appendJSON(b []byte, v any) ([]byte, error) {
