@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	diskCache = time.Minute
+	diskCache = 5 * time.Second
 	zfsWait   = 2 * time.Second
 )
 
@@ -23,7 +23,7 @@ type disk struct {
 }
 
 // of returns how many bytes are used, and those with what is free; zeros where
-// that cannot be found out. It is asked once a minute.
+// that cannot be found out. It is looked up once in diskCache.
 func (d *disk) of(ctx context.Context, dir string) (used, size int64) {
 	if time.Since(d.at) < diskCache {
 		return d.used, d.size

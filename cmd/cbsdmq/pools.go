@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -129,16 +128,22 @@ func (g *globals) listPools(infos []poolInfo) error {
 	if err := table(g.stdout, titles, rows); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(infos, func(in poolInfo) bool { return in.State == noAgent }) {
-		defer fmt.Fprintln(g.stderr, "hint: on the pool's host, `service cbsdmq status` says whether its agent runs, and `cbsdmq check` what is wrong")
+	silent := -1 // the last one without an agent
+	for i, in := range infos {
+		if in.State == noAgent {
+			silent = i
+		}
 	}
-	for _, in := range infos {
+	for i, in := range infos {
 		if in.Error != "" {
 			warn(g.stderr, "pool %s (%s): %s", in.Pool, in.File, in.Error)
 		}
 		if in.Agent == nil {
 			if in.Ready != nil && *in.Ready > 0 {
 				warn(g.stderr, "pool %s: %d jobs wait on the broker until there is an agent", in.Pool, *in.Ready)
+			}
+			if i == silent {
+				fmt.Fprintln(g.stderr, "hint: on the pool's host, `service cbsdmq status` says whether its agent runs, and `cbsdmq check` what is wrong")
 			}
 			continue
 		}

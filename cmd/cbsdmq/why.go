@@ -162,16 +162,22 @@ func (g *globals) askWhy(ctx context.Context, s *session, what subject, id strin
 	if what.guest == "" {
 		w.Paused = cmp.Or(w.Paused, info.Paused)
 	}
-	if info.Trouble != "" {
-		w.Notes = append(w.Notes, "the agent takes no new jobs: "+info.Trouble)
-	}
-	if open := info.Queued + info.Running + info.Held; info.Backlog > 0 && open >= info.Backlog {
-		w.Notes = append(w.Notes, fmt.Sprintf("the agent takes no more jobs: %d have not ended, which is its backlog", open))
-	}
+	w.Notes = append(w.Notes, takesNone(info)...)
 	if b, err := s.bus.Inspect(ctx, bus.Tube{Name: s.section.Tube}); err == nil && b.Ready > 0 {
 		w.Notes = append(w.Notes, fmt.Sprintf("%d jobs wait on the broker: the agent has not taken them yet", b.Ready))
 	}
 	return nil
+}
+
+// takesNone says why an agent takes no jobs, where that is so.
+func takesNone(info cbsdmq.AgentInfo) (causes []string) {
+	if info.Trouble != "" {
+		causes = append(causes, "the agent takes no new jobs: "+info.Trouble)
+	}
+	if open := info.Queued + info.Running + info.Held; info.Backlog > 0 && open >= info.Backlog {
+		causes = append(causes, fmt.Sprintf("the agent takes no more jobs: %d have not ended, which is its backlog", open))
+	}
+	return causes
 }
 
 // localWaits reads the journal of a pool on this host.
@@ -205,23 +211,9 @@ func (s *session) waits(ctx context.Context, id string, tell chan<- []string) {
 		case <-ctx.Done():
 			return
 		}
-		found, err := s.Why(ctx, "", id)
-		if cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound {
-			continue // it is on its way to the agent
-		}
-		if err != nil || len(found.Waits) == 0 || found.Waits[0].State == cbsdmq.Running {
-			return // Follow says what is wrong; an older agent does not know the question
-		}
-		var causes []string
-		for _, c := range found.Waits[0].Causes {
-			text := c.Text
-			if !c.Since.IsZero() {
-				text += ", since " + moment(c.Since)
-			}
-			if c.Job != "" {
-				text += ": " + c.Job
-			}
-			causes = append(causes, text)
+		causes, waits := s.causes(ctx, id)
+		if !waits {
+			return
 		}
 		if now := strings.Join(causes, "\n"); now != said {
 			said = now
@@ -232,6 +224,30 @@ func (s *session) waits(ctx context.Context, id string, tell chan<- []string) {
 			}
 		}
 	}
+}
+
+// causes says what a job waits for, as far as is known; false: it does not wait,
+// or nobody says.
+func (s *session) causes(ctx context.Context, id string) (causes []string, waits bool) {
+	found, err := s.Why(ctx, "", id)
+	if cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound { // it is on its way to the agent
+		info, _ := s.Status(ctx) // Follow says what is wrong
+		return takesNone(info), true
+	}
+	if err != nil || len(found.Waits) == 0 || found.Waits[0].State == cbsdmq.Running {
+		return nil, false // Follow says what is wrong; an older agent does not know the question
+	}
+	for _, c := range found.Waits[0].Causes {
+		text := c.Text
+		if !c.Since.IsZero() {
+			text += ", since " + moment(c.Since)
+		}
+		if c.Job != "" {
+			text += ": " + c.Job
+		}
+		causes = append(causes, text)
+	}
+	return causes, true
 }
 
 // keptFor says what this user's spool holds of a subject: no agent knows of it.
