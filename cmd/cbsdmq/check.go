@@ -61,8 +61,11 @@ Exit status: 0 if an agent can serve every pool, warnings included; 78 if not.`,
 				}
 				for _, name := range pools.Names() {
 					found, err := pools.Get(name)
-					if err != nil {
-						return err
+					if err != nil { // it is in several files
+						c := checker{g: g, pool: name}
+						c.bad("configuration", err)
+						fatal = true
+						continue
 					}
 					configs = append(configs, found.File)
 				}
@@ -71,8 +74,9 @@ Exit status: 0 if an agent can serve every pool, warnings included; 78 if not.`,
 						WithHint("looked in %s; name a file with --config", strings.Join(pools.Looked, ", "))
 				}
 			}
+			tubes := make(queues)
 			for _, file := range configs {
-				c := checker{g: g, file: file}
+				c := checker{g: g, file: file, tubes: tubes}
 				c.check(cmd.Context())
 				fatal = fatal || c.fatal
 				if c.err != nil {
@@ -96,6 +100,7 @@ type checker struct {
 	g     *globals
 	file  string
 	pool  string
+	tubes queues // of all pools that are checked
 	fatal bool
 	err   error // of printing
 }
@@ -157,6 +162,9 @@ func (c *checker) check(ctx context.Context) {
 		c.bad("runner", err)
 	}
 	served := c.checkJournal(ctx, cfg)
+	if err := c.tubes.add(cfg, c.file); err != nil {
+		c.bad("broker", err)
+	}
 	for _, s := range cfg.Buses() {
 		c.checkBroker(ctx, s, served)
 	}

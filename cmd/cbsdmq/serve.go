@@ -79,7 +79,7 @@ func serveAgent(ctx context.Context, o agentOptions) error {
 // load reads the files, and who may send to their pools; warnings go to log.
 func (o agentOptions) load(log *slog.Logger) (cfgs []*config.Config, who trusted, err error) {
 	who = make(trusted)
-	byPool := make(map[string]string)
+	byPool, tubes := make(map[string]string), make(queues)
 	for _, file := range o.Configs {
 		c, warnings, err := config.Load(file)
 		if err != nil {
@@ -99,6 +99,9 @@ func (o agentOptions) load(log *slog.Logger) (cfgs []*config.Config, who trusted
 			return nil, nil, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "pool", "%s and %s both serve pool %s", other, file, c.Pool)
 		}
 		byPool[c.Pool] = file
+		if err := tubes.add(c, file); err != nil {
+			return nil, nil, err
+		}
 		cfgs = append(cfgs, c)
 	}
 	return cfgs, who, nil
