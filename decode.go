@@ -2,6 +2,7 @@ package cbsdmq
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strconv"
@@ -93,8 +94,11 @@ func parseMeta(raw []byte) (*Meta, error) {
 	if _, err := members("cbsdmq", raw); err != nil {
 		return m, err
 	}
-	if typed != nil {
-		return m, refusedf("cbsdmq"+typeField(typed), "%s", typeReason(typed))
+	switch field := typeField(typed); {
+	case typed != nil && field == "": // the one field that reads itself
+		return m, refusedf("cbsdmq.expires", "not a time").WithHint(`write it like "2026-11-22T12:00:00Z"`)
+	case typed != nil:
+		return m, refusedf("cbsdmq"+field, "%s", typeReason(typed))
 	}
 	if m.V != MetaVersion {
 		return m, refusedf("cbsdmq.v", "version %d is not known here, only %d", m.V, MetaVersion).
@@ -102,6 +106,9 @@ func parseMeta(raw []byte) (*Meta, error) {
 	}
 	if !ValidULID(m.ID) {
 		return m, refusedf("cbsdmq.id", "not a ULID")
+	}
+	if err := cmp.Or(checkLine("cbsdmq.sender", m.Sender, NameMax), checkLine("cbsdmq.key", m.Key, NameMax)); err != nil {
+		return m, err
 	}
 	return m, checkWords(raw)
 }

@@ -7,10 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// The most bytes of what a person writes beside a request.
+// The most bytes of what a person writes beside a request, and of a job's sender
+// and key: both are kept as long as its id, and are in each line about it.
 const (
 	WhoMax    = 128
 	ReasonMax = 400
+	NameMax   = 512
 )
 
 // A Pause keeps everything that changes a guest, or the whole pool, from being

@@ -145,7 +145,7 @@ func badJobs() []badJob {
 		{ours(`"id":"`+id(now.AddDate(0, 0, -31))+`"`, "bls"), "cbsdmq.id: stale"},
 		{ours(`"id":"`+id(now.Add(2*time.Hour))+`"`, "bls"), "in the future"},
 		{ours(`"id":"`+id(now)+`","expires":"`+now.Add(-time.Minute).UTC().Format(time.RFC3339)+`"`, "bls"), "cbsdmq.expires"},
-		{ours(`"id":"`+id(now)+`","expires":"tomorrow"`, "bls"), "cbsdmq"},
+		{ours(`"id":"`+id(now)+`","expires":"tomorrow"`, "bls"), "cbsdmq.expires"},
 		{ours(`"id":"`+id(now)+`","words":["vm1;reboot"]`, "bstart"), "words[0]"},
 	}
 	// What CBSD would evaluate, or lose: in any value, and in values that are not
