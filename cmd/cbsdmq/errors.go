@@ -73,7 +73,7 @@ func printError(w io.Writer, err error) {
 		warn(w, "%s", strings.TrimRight(line, "\n"))
 	}
 	for _, hint := range hints(err, nil) {
-		fmt.Fprintf(w, "hint: %s\n", hint)
+		fmt.Fprintf(w, "hint: %s\n", plain(hint))
 	}
 }
 
@@ -100,5 +100,5 @@ func hints(err error, list []string) []string {
 
 // warn prints a line that is neither a result nor the reason for the end.
 func warn(w io.Writer, format string, args ...any) {
-	fmt.Fprintf(w, "cbsdmq: "+format+"\n", args...)
+	fmt.Fprintf(w, "cbsdmq: %s\n", plain(fmt.Sprintf(format, args...)))
 }

@@ -204,7 +204,7 @@ func (g *globals) listLog(entries []logEntry) error {
 		if e.Signer != "" {
 			by = strings.TrimSpace(by + " (signed by " + e.Signer + ")")
 		}
-		rows[i] = []string{moment(e.At), e.Pool, e.Guest, by, e.What, e.ended, took, e.Job, oneLine(e.Reason)}
+		rows[i] = []string{moment(e.At), e.Pool, e.Guest, oneLine(by), e.What, e.ended, took, e.Job, oneLine(e.Reason)}
 	}
 	if g.json() {
 		return nil

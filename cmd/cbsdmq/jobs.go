@@ -136,7 +136,7 @@ func (g *globals) listJobs(jobs []cbsdmq.JobInfo) error {
 	}
 	rows := make([][]string, len(jobs))
 	for i, j := range jobs {
-		rows[i] = []string{j.ID, j.Command, j.Guest, stateOf(j), string(j.Outcome), codeOf(j), moment(j.AcceptedAt), took(j), j.Sender}
+		rows[i] = []string{j.ID, j.Command, j.Guest, stateOf(j), string(j.Outcome), codeOf(j), moment(j.AcceptedAt), took(j), oneLine(j.Sender)}
 	}
 	return table(g.stdout, []string{"ID", "COMMAND", "GUEST", "STATE", "OUTCOME", "CODE", "ACCEPTED", "TOOK", "SENDER"}, rows)
 }
@@ -224,7 +224,7 @@ func (g *globals) showJob(ctx context.Context, t *target, id string) error {
 		{"took", took(j)}, {"work", workOf(j)}, {"output", size(j.Output)},
 	} {
 		if line[1] != "" {
-			fmt.Fprintf(g.stdout, "%-9s %s\n", line[0], line[1])
+			fmt.Fprintf(g.stdout, "%-9s %s\n", line[0], plain(line[1]))
 		}
 	}
 	return nil

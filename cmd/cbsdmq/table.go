@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 )
 
 // table prints rows below their titles, in columns. Empty cells are dashes.
@@ -14,13 +15,27 @@ func table(w io.Writer, titles []string, rows [][]string) error {
 	fmt.Fprintln(tw, strings.Join(titles, "\t"))
 	for _, row := range rows {
 		for i, cell := range row {
-			if cell == "" {
+			if row[i] = plain(cell); cell == "" {
 				row[i] = "-"
 			}
 		}
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}
 	return tw.Flush()
+}
+
+// plain is a line that does nothing to a terminal but show: what senders call
+// themselves, and what comes from guests, may hold anything.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t', r == '\n':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
 }
 
 // moment shows a time to a person, "" where there is none.

@@ -272,7 +272,7 @@ func keptFor(what subject, id string) (notes []string) {
 }
 
 func (g *globals) sayWhy(what subject, w waiting) error {
-	say := func(format string, args ...any) { fmt.Fprintf(g.stdout, format+"\n", args...) }
+	say := func(format string, args ...any) { fmt.Fprintln(g.stdout, plain(fmt.Sprintf(format, args...))) }
 	head := what.String()
 	if w.State != "" {
 		head += " is " + w.State
