@@ -262,6 +262,24 @@ func TestLegacyJob(t *testing.T) {
 	}
 }
 
+// What is wrong with a job must not be kept with it: a sender of 60 KB would be in
+// each line about it, and in the journal for a month.
+func TestRefusedSenderIsShort(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	j := b.job("jset", "jname=jail1")
+	j.Meta.Sender = "\x1b[2J" + strings.Repeat("x", 60_000)
+	id := b.put(j)
+	b.want(id, cbsdmq.Refused, cbsdmq.ExitRefused)
+	row, err := b.row(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(row.Sender, "?[2Jxxx") || len(row.Sender) > 80 {
+		t.Errorf("%d bytes: %.20q", len(row.Sender), row.Sender)
+	}
+}
+
 func TestRepeatRunsNothing(t *testing.T) {
 	b := newBench(t)
 	b.start()

@@ -179,6 +179,9 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 	a := &arrival{accept: &journal.Accept{Job: row, Address: addr}}
 	if m := job.Meta; m != nil && cbsdmq.ValidULID(m.ID) {
 		row.ID, row.Ident, row.Sender, row.Key, row.Expires = m.ID, m.ID, m.Sender, m.Key, m.Expires
+		if err != nil {
+			row.Sender = printable(m.Sender) // it may be what is wrong
+		}
 		if m.Stream {
 			row.Flags |= journal.Stream
 		}
