@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
+
+	"github.com/cbsd/cbsdmq"
 )
 
 // Where the embedded broker is if the configuration does not say.
@@ -200,7 +203,8 @@ func clientAddress(listening string) string {
 func portFree(host string, port int) error {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
-		return fmt.Errorf("key embedded_listen: %w", err)
+		return cbsdmq.Errorf(cbsdmq.CodeBadConfig, "embedded_listen", "%w", err).
+			WithHint("give it an address of this host that nothing else listens at; FreeBSD's `sockstat -l` says who does")
 	}
 	return l.Close()
 }
@@ -211,12 +215,34 @@ func privateDir(dir, key string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	return isPrivate(dir, key)
+}
+
+func isPrivate(dir, key string) error {
 	fi, err := os.Stat(dir)
 	if err != nil {
 		return err
 	}
 	if fi.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("key %s: %s is open to others (%#o); it has to be a directory of its own with mode 0700", key, dir, fi.Mode().Perm())
+		return cbsdmq.Errorf(cbsdmq.CodeBadConfig, key, "%s is open to others (%#o); it has to be a directory of its own with mode 0700", dir, fi.Mode().Perm()).
+			WithHint("chmod 700 %s", dir)
 	}
 	return nil
+}
+
+// CheckEmbedded says what would keep an embedded broker from being started, and
+// changes nothing. It is for one that does not run.
+func CheckEmbedded(dir, listen string) error {
+	dir = embeddedDir(dir)
+	var errs []error
+	if err := isPrivate(dir, "embedded_dir"); err == nil {
+		errs = append(errs, unclustered(dir))
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	host, port, err := splitListen(listen)
+	if err == nil && port > 0 {
+		err = portFree(host, port)
+	}
+	return errors.Join(append(errs, err)...)
 }

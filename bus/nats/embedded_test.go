@@ -228,6 +228,9 @@ func TestEmbeddedRefusals(t *testing.T) {
 					t.Errorf("%v: does not say %q", err, want)
 				}
 			}
+			if said := busnats.CheckEmbedded(c.cfg.Dir, c.cfg.Listen); said == nil || !strings.HasSuffix(err.Error(), said.Error()) {
+				t.Errorf("before it is started it is said: %v; then: %v", said, err)
+			}
 		})
 	}
 }

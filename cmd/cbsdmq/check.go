@@ -254,6 +254,10 @@ func (c *checker) checkBroker(ctx context.Context, s config.Section, served bool
 	if s.URI == config.Embedded {
 		c.say(cbsd.Warning, about, "the pool is on an embedded broker", "it cannot move to another host; name a broker that other hosts reach to change that")
 		if !nats.Running(s.EmbeddedDir) {
+			if err := nats.CheckEmbedded(s.EmbeddedDir, s.EmbeddedListen); err != nil {
+				c.bad(about, err)
+				return
+			}
 			c.say(cbsd.OK, about, "the embedded broker does not run; the agent, or `cbsdmq broker`, starts it", "")
 			return
 		}
