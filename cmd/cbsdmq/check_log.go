@@ -14,6 +14,8 @@ import (
 	"github.com/cbsd/cbsdmq/config"
 )
 
+const logHint = `the agent does not start without its log: name a file that it can write, or "log": "syslog"`
+
 // checkLog says what would keep an agent from opening its log.
 func (c *checker) checkLog(cfg *config.Config) {
 	switch {
@@ -22,7 +24,7 @@ func (c *checker) checkLog(cfg *config.Config) {
 	case isStandard(cfg.LogFile):
 	default:
 		if err := canAppend(cfg.LogFile); err != nil {
-			c.say(cbsd.Fatal, "logfile", err.Error(), "the agent does not start without its log: name a file that it can write, or have it log to syslog: \"log\": \"syslog\"")
+			c.say(cbsd.Fatal, "logfile", err.Error(), logHint)
 		}
 	}
 }

@@ -423,11 +423,11 @@ func openLog(name string) (poolLog, error) {
 		w = os.Stdout
 	default:
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return poolLog{}, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "logfile", "%w", err)
+			return poolLog{}, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "logfile", "%w", err).WithHint(logHint)
 		}
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
-			return poolLog{}, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "logfile", "%w", err)
+			return poolLog{}, cbsdmq.Errorf(cbsdmq.CodeBadConfig, "logfile", "%w", err).WithHint(logHint)
 		}
 		w, c = f, f
 	}
