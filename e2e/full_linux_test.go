@@ -211,3 +211,45 @@ func TestRunDirFull(t *testing.T) {
 		t.Error("the agent is gone")
 	}
 }
+
+// TestEmbeddedBrokerFull fills the disk of the embedded broker. It says so once,
+// and takes jobs again when there is room, without anybody starting anything.
+func TestEmbeddedBrokerFull(t *testing.T) {
+	t.Parallel()
+	broker := embeddedNATS(t)
+	w := newWorld(t, broker)
+	dir := filepath.Join(w.dir, "nats")
+	small(t, dir, 32<<20)
+	broker["nats"].(map[string]any)["embedded_dir"] = dir
+	w.configure(broker)
+	w.guest("vm1")
+	a := w.agent("")
+	if end := w.cbsdmq("run", "--config", w.file, "bls"); end.status != 0 {
+		t.Fatalf("run ends with %d: %s", end.status, end.stderr)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+	end := w.cbsdmq("submit", "--config", w.file, "--timeout", "3s", "bset", "jname=vm1", "tags="+strings.Repeat("x", 50_000))
+	if end.status == 0 {
+		t.Error("a job was submitted that the broker cannot keep")
+	}
+	const says = "embedded broker cannot write"
+	testserver.Eventually(t, patience, func() error {
+		if !strings.Contains(w.log(), says) {
+			return errors.New("nobody says that the broker's disk is full")
+		}
+		return nil
+	})
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	testserver.Eventually(t, patience, func() error {
+		if end := w.cbsdmq("run", "--config", w.file, "--timeout", "20s", "bls"); end.status != 0 {
+			return fmt.Errorf("run ends with %d: %s", end.status, end.stderr)
+		}
+		return nil
+	})
+	if n := strings.Count(w.log(), says); n != 1 || a.gone() {
+		t.Errorf("it was said %d times, the agent is gone: %t", n, a.gone())
+	}
+}

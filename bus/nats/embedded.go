@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -43,12 +44,19 @@ const syncInterval = 10 * time.Second
 // within syncInterval unless they ask for it (syncSubject). Only those who can
 // read the file token in its directory can use it.
 type Embedded struct {
+	lock  *os.File
+	dir   string
+	host  string
+	addr  string // of the listener, for clients
+	token string
+	log   *serverLog
+
+	mu     sync.Mutex // of what revive makes anew
 	server *natsserver.Server
 	syncer *syncer
-	lock   *os.File
-	dir    string
-	addr   string
-	token  string
+
+	end  context.CancelFunc // of revive
+	over chan struct{}      // closed when it has ended
 }
 
 // StartEmbedded runs the broker of cfg.Dir and returns when it can be used; ctx
@@ -100,37 +108,80 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 	} else {
 		port = natsserver.RANDOM_PORT
 	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Embedded{lock: lock, dir: dir, host: host, token: token, log: &serverLog{log: cfg.Log, what: "embedded broker", hurt: make(chan string, 1)}}
+	if err := e.run(ctx, port); err != nil {
+		return nil, err
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	e.end, e.over = end, make(chan struct{})
+	go e.revive(life)
+	return e, nil
+}
+
+// run makes the server and lets clients find it.
+func (e *Embedded) run(ctx context.Context, port int) error {
 	s, err := natsserver.NewServer(&natsserver.Options{
 		ServerName:             serverName,
-		Host:                   host,
+		Host:                   e.host,
 		Port:                   port,
-		Authorization:          token,
+		Authorization:          e.token,
 		JetStream:              true,
-		StoreDir:               dir,
+		StoreDir:               e.dir,
 		SyncInterval:           syncInterval,
 		DisableJetStreamBanner: true,
 		NoSigs:                 true,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	log := &serverLog{log: cfg.Log, what: "embedded broker"}
-	s.SetLoggerV2(log, false, false, false)
-	if err := start(ctx, s, log); err != nil {
-		s.Shutdown()
-		s.WaitForShutdown()
-		return nil, err
+	s.SetLoggerV2(e.log, false, false, false)
+	var y *syncer
+	if err = start(ctx, s, e.log); err == nil {
+		y, err = startSyncer(s, e.token, e.dir)
 	}
-	e := &Embedded{server: s, lock: lock, dir: dir, addr: clientAddress(s.Addr().String()), token: token}
-	if e.syncer, err = startSyncer(s, token, dir); err == nil {
-		err = writeFile(filepath.Join(dir, addressFile), e.addr)
+	if err == nil {
+		if e.addr == "" {
+			e.addr = clientAddress(s.Addr().String())
+		}
+		err = writeFile(filepath.Join(e.dir, addressFile), e.addr)
 	}
 	if err != nil {
+		if y != nil {
+			y.close()
+		}
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, err
+		return err
 	}
-	return e, nil
+	e.mu.Lock()
+	e.server, e.syncer = s, y
+	e.mu.Unlock()
+	return nil
+}
+
+// stop ends the server, if there is one.
+func (e *Embedded) stop() error {
+	err := removeFile(filepath.Join(e.dir, addressFile))
+	e.mu.Lock()
+	s, y := e.server, e.syncer
+	e.server, e.syncer = nil, nil
+	e.mu.Unlock()
+	if s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+		y.close()
+	}
+	return err
+}
+
+// current is the server, or nil while it is made anew.
+func (e *Embedded) current() *natsserver.Server {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.server
 }
 
 // start runs s until it serves.
@@ -159,11 +210,9 @@ func (e *Embedded) Addr() string { return e.addr }
 
 // Close stops the broker. What it has confirmed is on disk already.
 func (e *Embedded) Close() error {
-	err := removeFile(filepath.Join(e.dir, addressFile))
-	e.server.Shutdown()
-	e.server.WaitForShutdown()
-	e.syncer.close()
-	return errors.Join(err, e.lock.Close())
+	e.end()
+	<-e.over
+	return errors.Join(e.stop(), e.lock.Close())
 }
 
 func embeddedDir(dir string) string {

@@ -37,7 +37,11 @@ func newEmbeddedClient(cfg bus.Config, e *Embedded) *Driver {
 		embedded: true,
 		targets: func() ([]target, error) {
 			if e != nil {
-				return []target{{addr: e.addr, login: tokenLogin(e.token), process: e.server}}, nil
+				s := e.current()
+				if s == nil {
+					return nil, errNoBroker(dir)
+				}
+				return []target{{addr: e.addr, login: tokenLogin(e.token), process: s}}, nil
 			}
 			addr, token, err := findBroker(dir)
 			if err != nil {

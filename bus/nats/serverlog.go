@@ -14,8 +14,11 @@ type serverLog struct {
 	log  *slog.Logger // nil = none
 	what string       // that speaks
 
-	mu    sync.Mutex
-	ended string // what it could not go on from
+	hurt chan string // gets why the server cannot write, once until heal; nil: nobody wants to know
+
+	mu     sync.Mutex
+	ended  string // what it could not go on from
+	broken bool   // hurt was told
 }
 
 // Debugf and the two after it are dropped.
@@ -27,6 +30,9 @@ func (l *serverLog) Noticef(string, ...any) {}
 // read the directory, and for what Member.Watch says better.
 func (l *serverLog) Warnf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
+	if l.cannotWrite(text) {
+		return
+	}
 	for _, known := range []string{
 		"Plaintext passwords detected",
 		"Waiting for routing to be established",
@@ -41,11 +47,43 @@ func (l *serverLog) Warnf(format string, v ...any) {
 	}
 }
 
-// Errorf logs.
+// Errorf logs, but for what a server says at each message that it cannot store.
 func (l *serverLog) Errorf(format string, v ...any) {
-	if l.log != nil {
-		l.log.Error(l.what+" failed", "err", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	if l.cannotWrite(text) {
+		return
 	}
+	if l.log != nil {
+		l.log.Error(l.what+" failed", "err", text)
+	}
+}
+
+// cannotWrite tells hurt if that is what a line says.
+func (l *serverLog) cannotWrite(line string) bool {
+	known := false
+	for _, words := range []string{"ritical write error", "failed to store a msg", "disabling JetStream"} {
+		known = known || strings.Contains(line, words)
+	}
+	if l.hurt == nil || !known {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.broken {
+		l.broken = true
+		select {
+		case l.hurt <- line:
+		default: // it is about to be told
+		}
+	}
+	return true
+}
+
+// heal forgets what the server before said.
+func (l *serverLog) heal() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken, l.ended = false, ""
 }
 
 // Fatalf keeps what it is told for the error of the start. In a server of its
