@@ -61,8 +61,8 @@ type Result struct {
 	// ID is the broker's number for the message, 0 where it has none.
 	ID uint64
 	// Err is nil if and only if the broker has confirmed the message. With
-	// ErrTooLarge or ErrBadTube it was not stored; with any other error that is
-	// not known.
+	// ErrTooLarge, ErrBadTube or ErrFull it was not stored; with any other error
+	// that is not known.
 	Err error
 }
 
@@ -174,6 +174,8 @@ var (
 	ErrGone = errors.New("the delivery has gone back to its tube")
 	// ErrBadTube: the broker cannot have a tube of that name. Nothing was sent.
 	ErrBadTube = errors.New("not a name for a tube")
+	// ErrFull: the broker has no room, or takes nothing any more. It was not stored.
+	ErrFull = errors.New("the broker takes no messages")
 	// ErrOutage: the broker was lost in between. Nothing was sent.
 	ErrOutage = errors.New("the broker was lost in between")
 	// ErrClosed: Close was called.

@@ -215,6 +215,25 @@ func TestLostConfirmation(t *testing.T) {
 	}
 }
 
+// A broker that says that it has no room has not stored the job: nobody has to
+// be asked.
+func TestBrokerFull(t *testing.T) {
+	bubble(t, func(t *testing.T, b *mem.Broker) {
+		w := open(t, b)
+		var puts atomic.Int32
+		b.Hook(mem.Hooks{OnPut: func(bus.Message) (bool, error) {
+			puts.Add(1)
+			return false, fmt.Errorf("%w: OUT_OF_MEMORY", bus.ErrFull)
+		}})
+		id, err := w.c.Submit(t.Context(), ls)
+		wantCode(t, err, cbsdmq.CodeUnreachable, "the job was not submitted: the broker takes no messages: OUT_OF_MEMORY")
+		if id != "" || puts.Load() != 1 || cbsdmq.HintOf(err) == "" {
+			t.Errorf("id %q, %d puts, hint %q", id, puts.Load(), cbsdmq.HintOf(err))
+		}
+		w.close()
+	})
+}
+
 // With nobody to ask, a job whose confirmation was lost is not put again: an
 // original agent would run it twice.
 func TestLostConfirmationWithoutAgent(t *testing.T) {

@@ -139,6 +139,9 @@ func (c *Client) put(ctx context.Context, b *inbox) (doubt bool, err error) {
 	case errors.Is(err, bus.ErrTooLarge):
 		return false, cbsdmq.Errorf(cbsdmq.CodeRefused, "", "the job has %d bytes: %w", len(b.body), err).
 			WithHint("send less, or raise the broker's limit")
+	case errors.Is(err, bus.ErrFull):
+		return false, cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "the job was not submitted: %w", err).
+			WithHint("make room for the broker, then submit it again")
 	case permanent, errors.Is(err, bus.ErrBadTube), cbsdmq.CodeOf(err) == cbsdmq.CodeUnreachable:
 		return false, brokerError(err) // nothing was sent
 	}

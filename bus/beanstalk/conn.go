@@ -226,6 +226,9 @@ func (w *wire) put(ms []bus.Message, rs []bus.Result, ttr time.Duration) (done i
 			rs[i].ID = r.id
 		case r.kind == tooBig:
 			rs[i].Err = tooLarge(len(ms[i].Body), w.limit)
+		case r.full():
+			rs[i].Err = fmt.Errorf("%w: %w", bus.ErrFull, r.unexpected())
+			return i + 1, r.unexpected() // of those behind it nothing is known
 		default:
 			return i, r.unexpected()
 		}

@@ -286,8 +286,15 @@ func (r reply) unexpected() error {
 		return fmt.Errorf("the server's answers are out of step (answer %d)", r.kind)
 	case "DRAINING":
 		return errors.New("the server takes no more jobs: it was sent SIGUSR1 and is draining")
+	case "OUT_OF_MEMORY":
+		return errors.New("the server says OUT_OF_MEMORY: it has no memory left, or no room on the disk of its binlog")
 	}
 	return fmt.Errorf("the server says %s", r.word)
+}
+
+// full reports whether a server that has not taken a job may take it later.
+func (r reply) full() bool {
+	return r.kind == failure && (r.word == "DRAINING" || r.word == "OUT_OF_MEMORY")
 }
 
 // garbage is what no beanstalkd says.

@@ -80,6 +80,30 @@ func TestStrayPut(t *testing.T) {
 	}
 }
 
+// TestFull is the server that has no room for the second of three jobs: that one
+// was not stored, of the third that is not known.
+func TestFull(t *testing.T) {
+	for _, word := range []string{"OUT_OF_MEMORY", "DRAINING"} {
+		d := at(t, scripted(t, func(c *raw) {
+			for _, answer := range []string{statsReply, "USING a\r\n", "INSERTED 1\r\n", word + "\r\n", "INSERTED 2\r\n"} {
+				line, err := c.r.ReadString('\n')
+				if strings.HasPrefix(line, "put") {
+					c.r.ReadString('\n')
+				}
+				if err != nil {
+					return
+				}
+				io.WriteString(c, answer)
+			}
+		}))
+		m := bus.Message{Tube: bus.Tube{Name: "a"}}
+		rs := dial(t, d).Put(t.Context(), m, m, m)
+		if rs[0].Err != nil || !errors.Is(rs[1].Err, bus.ErrFull) || rs[2].Err == nil || errors.Is(rs[2].Err, bus.ErrFull) {
+			t.Errorf("%s: results %v", word, rs)
+		}
+	}
+}
+
 // choppy is a connection that gives what it has in pieces, with timeouts
 // in between. A piece of 0 is a timeout.
 type choppy struct {

@@ -145,6 +145,9 @@ func putOriginal(ctx context.Context, b *bus.Bus, tube, body string) (id uint64,
 		return r.ID, nil
 	case errors.Is(r.Err, bus.ErrTooLarge):
 		return 0, cbsdmq.Errorf(cbsdmq.CodeRefused, "-body", "%w", r.Err)
+	case errors.Is(r.Err, bus.ErrFull):
+		return 0, cbsdmq.Errorf(cbsdmq.CodeUnreachable, "", "%s at %s: the job was not submitted: %w", b.Caps().Name, b.Addr(), r.Err).
+			WithHint("make room for the broker, then submit it again")
 	case refused, cbsdmq.CodeOf(r.Err) == cbsdmq.CodeUnreachable:
 		return 0, r.Err // nothing was sent
 	}

@@ -293,7 +293,7 @@ func newSpoolListCommand(g *globals) *cobra.Command {
 				if e.Expired(time.Now()) {
 					state += " (over)"
 				}
-				rows = append(rows, []string{printedEntry(e), e.Command, strings.Join(shownArgs(jobOfEntry(e)), " "), e.Sender, moment(e.Kept), state})
+				rows = append(rows, []string{printedEntry(e), e.Command, oneLine(strings.Join(shownArgs(jobOfEntry(e)), " ")), oneLine(e.Sender), moment(e.Kept), state})
 			}
 			if g.json() {
 				return err
