@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -96,7 +97,23 @@ signal n, 1 anything else.`,
 	}
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		strictHelp(help)
+	}
 	return root
+}
+
+// strictHelp makes help of a command that there is not a mistake.
+func strictHelp(help *cobra.Command) {
+	run := help.Run
+	help.Run, help.RunE = nil, func(cmd *cobra.Command, args []string) error {
+		if _, _, err := cmd.Root().Find(args); err != nil {
+			return &usageError{err}
+		}
+		run(cmd, args)
+		return nil
+	}
 }
 
 // mark makes cmd note that it was reached. One that only has others is not
@@ -106,6 +123,15 @@ func (g *globals) mark(cmd *cobra.Command) {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			g.began = true
 			return run(cmd, args)
+		}
+	}
+	if check := cmd.Args; check != nil && !cmd.HasSubCommands() {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			if err != nil && strings.HasPrefix(err.Error(), "unknown command ") { // there are none to know
+				return fmt.Errorf("unexpected argument %q", args[0])
+			}
+			return err
 		}
 	}
 	if !cmd.Runnable() {
