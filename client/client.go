@@ -66,6 +66,9 @@ type Options struct {
 	// second after it could have: so that a person can be told what is waited for.
 	// It may be called by several goroutines at once; nil: nobody is told.
 	Unanswered func()
+	// Follow is the command line by which a person comes back to a job that was
+	// left, for hints; nil: `cbsdmq follow` with the job's printed id.
+	Follow func(id string) string
 }
 
 // How the agent is asked whether a job goes on.
@@ -107,6 +110,9 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	o.ConnectTimeout = or(o.ConnectTimeout, 30*time.Second)
 	o.RequestTimeout = or(o.RequestTimeout, 10*time.Second)
 	o.AcceptTimeout = or(o.AcceptTimeout, 30*time.Second)
+	if o.Follow == nil {
+		o.Follow = func(id string) string { return "cbsdmq follow " + id }
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

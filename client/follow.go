@@ -144,7 +144,7 @@ func (s *stream) poll(ctx context.Context) (cbsdmq.Reply, error) {
 // leave adds to an error of waiting how to come back.
 func (s *stream) leave(err error) error {
 	if e, ok := errors.AsType[*cbsdmq.Error](err); ok && e.Code == cbsdmq.CodeGaveUp && e.Hint == "" {
-		e.Hint = fmt.Sprintf("the job goes on; come back with `cbsdmq follow %s`", s.printed())
+		e.Hint = fmt.Sprintf("the job goes on; come back with `%s`", s.c.o.Follow(s.printed()))
 	}
 	return err
 }

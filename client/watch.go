@@ -210,14 +210,14 @@ func (w *watch) answered(a answer) (*cbsdmq.Reply, error) {
 
 // notTaken says why the agent does not have the job in time.
 func (w *watch) notTaken() error {
-	const stays = "the job stays on the tube: come back with `cbsdmq follow %s`"
+	const stays = "the job stays on the tube: come back with `%s`"
 	switch {
 	case cbsdmq.CodeOf(w.last) == cbsdmq.CodeNotFound:
 		return cbsdmq.Errorf(cbsdmq.CodeGaveUp, "", "the agent of %s has not taken the job yet", w.c.pool()).
-			WithHint(stays, w.printed())
+			WithHint(stays, w.c.o.Follow(w.printed()))
 	case w.last == nil || cbsdmq.CodeOf(w.last) == cbsdmq.CodeGaveUp:
 		return cbsdmq.Errorf(cbsdmq.CodeGaveUp, "", "no cbsdmq agent serves %s", w.c.pool()).
-			WithHint("on its host, `service cbsdmq status` says whether it runs, and `cbsdmq check` what is wrong; "+stays+". An original agent says nothing before the job has ended: wait with --accept-timeout", w.printed())
+			WithHint("on its host, `service cbsdmq status` says whether it runs, and `cbsdmq check` what is wrong; "+stays+". An original agent says nothing before the job has ended: wait with --accept-timeout", w.c.o.Follow(w.printed()))
 	}
 	return w.last
 }

@@ -113,6 +113,7 @@ type session struct {
 	pool    config.Found
 	section config.Section // the broker
 	bus     *bus.Bus
+	again   func(command, id string) string // the line to type about a job of the pool
 	end     io.Closer
 }
 
@@ -162,12 +163,14 @@ func (g *globals) dialBroker(ctx context.Context, pool config.Found, section con
 		return nil, fmt.Errorf("%s: %w", section.Name, err)
 	}
 	o.Bus, o.Pool, o.Tube, o.ReplyPrefix, o.Sign = b, pool.Name, section.Tube, section.ReplyTubePrefix, signer
+	again := func(command, id string) string { return g.lineFor(pool, command, id) }
+	o.Follow = func(id string) string { return again("follow", id) }
 	c, err := client.Open(ctx, o)
 	if err != nil {
 		closer.Close()
 		return nil, err
 	}
-	return &session{Client: c, pool: pool, section: section, bus: b, end: closer}, nil
+	return &session{Client: c, pool: pool, section: section, bus: b, again: again, end: closer}, nil
 }
 
 // open is dial for a command that talks to a person.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/config"
 )
 
 // secondThoughts is how long after a Ctrl-C another one cancels the job.
@@ -153,12 +154,22 @@ func (w *watch) print(r cbsdmq.Reply) error {
 	return err
 }
 
-// again is the command line of another subcommand about the same job.
-func (s *session) again(command, id string) string {
-	if s.pool.Name == "" {
-		return fmt.Sprintf("cbsdmq %s --config %s %s", command, s.pool.File, id)
+// lineFor is the command line of a subcommand about a job of pool, which need not
+// be where pools are looked for.
+func (g *globals) lineFor(pool config.Found, command, id string) string {
+	line := []string{"cbsdmq", command}
+	if found, err := config.Find(g.places()).Get(pool.Name); err != nil || !sameFile(found.File, pool.File) {
+		line = append(line, "--config", pool.File)
+	} else if g.pools != "" {
+		line = append(line, "--pools", g.pools)
 	}
-	return fmt.Sprintf("cbsdmq %s %s", command, id)
+	return strings.Join(append(line, id), " ")
+}
+
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	other, e := os.Stat(b)
+	return err == nil && e == nil && os.SameFile(one, other)
 }
 
 // A job that was just submitted may still be on its way to the agent.
