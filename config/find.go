@@ -3,10 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/cbsd/cbsdmq"
 )
@@ -78,6 +80,9 @@ func Find(places Places) Pools {
 		}
 	}
 	for _, dir := range places.Dirs {
+		if err := listable(dir); err != nil { // Glob would find nothing
+			p.Broken = append(p.Broken, err)
+		}
 		take(filepath.Join(globEscape(dir), "*.json"), false)
 	}
 	for _, glob := range places.Globs {
@@ -87,6 +92,18 @@ func Find(places Places) Pools {
 		return strings.Compare(a.Name+"\x00"+a.File, b.Name+"\x00"+b.File)
 	})
 	return p
+}
+
+// listable says why the files of dir cannot be found.
+func listable(dir string) error {
+	_, err := os.ReadDir(dir)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return badConfig("", "looking for pools: %w", err).WithHint("it is no directory; --config names a file")
+	}
+	return badConfig("", "looking for pools: %w", err).WithHint("only those who may read it find the pools there: often root")
 }
 
 func (p *Pools) add(file string, needEnv bool) {

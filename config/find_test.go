@@ -86,6 +86,24 @@ func TestFindNothing(t *testing.T) {
 	}
 }
 
+// A directory that cannot be read is not taken for one without pools.
+func TestFindUnreadable(t *testing.T) {
+	file := write(t, t.TempDir(), "pool1.json", `{"cbsdenv":"/pool1"`+section)
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(closed, 0o000); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{file: "not a directory", closed: "permission denied"} {
+		if dir == closed && os.Geteuid() == 0 {
+			continue // root may
+		}
+		_, err := Find(Places{Dirs: []string{dir}}).Get("pool1")
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
 func TestPoolPlaces(t *testing.T) {
 	if got := PoolPlaces("/a:/b", "/c"); !cmp.Equal(got, Places{Dirs: []string{"/a", "/b"}}) {
 		t.Errorf("the flag wins: %+v", got)
