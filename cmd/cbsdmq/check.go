@@ -120,9 +120,9 @@ func (c *checker) say(level cbsd.Level, about, text, hint string) {
 		}{c.pool, level, about, text, hint})
 		return
 	}
-	_, c.err = fmt.Fprintf(c.g.stdout, "%-8s %s: %s: %s\n", level, c.pool, about, text)
+	_, c.err = fmt.Fprintf(c.g.stdout, "%-8s %s: %s: %s\n", level, plain(c.pool), about, plain(text))
 	if hint != "" && c.err == nil {
-		_, c.err = fmt.Fprintf(c.g.stdout, "%-8s   hint: %s\n", "", hint)
+		_, c.err = fmt.Fprintf(c.g.stdout, "%-8s   hint: %s\n", "", plain(hint))
 	}
 }
 
@@ -216,9 +216,16 @@ func (c *checker) checkJournal(ctx context.Context, cfg *config.Config) (served 
 		c.say(cbsd.OK, "journal", fmt.Sprintf("an agent serves the pool: pid %d on %s since %s",
 			holder.PID, holder.Host, holder.Since.Format(time.DateTime)), "")
 	}
-	switch err := journal.Verify(ctx, cfg.Journal, cfg.JournalMode); {
-	case errors.Is(err, fs.ErrNotExist):
+	log, _ := os.Stat(cfg.Journal + "-wal")
+	err = journal.Verify(ctx, cfg.Journal, cfg.JournalMode)
+	missing, empty := errors.Is(err, fs.ErrNotExist), cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound
+	switch {
+	case (missing || empty) && log != nil && log.Size() > 0:
+		c.say(cbsd.Fatal, "journal", cfg.Journal+" is empty or missing, but its log is there", "put it back beside its -wal, or move that away too: then a new journal is begun, and what the old one knew is forgotten")
+	case missing:
 		c.say(cbsd.OK, "journal", cfg.Journal+" does not exist yet; the agent makes it", "")
+	case empty:
+		c.say(cbsd.Warning, "journal", cfg.Journal+" is empty: the agent begins a new journal in it", "if there was one, restore it first: without it a repeat of an old job would run again")
 	case err != nil:
 		c.bad("journal", err)
 	case !served:
