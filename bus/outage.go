@@ -24,7 +24,22 @@ type outage struct {
 	failures int       // in a row
 	next     time.Time // not to be dialled before
 	last     error
+	refused  bool      // it is there, and does not let us in
+	told     bool      // the log says that it is out of reach
+	toldAt   time.Time // when it last said so
+	back     time.Time // when the last outage ended
+	relapses int       // outages that began just after the one before
 }
+
+// A broker may let us in and break the connection over what we ask of it, for
+// want of a right, say: then it is no sooner back than out of reach. Those
+// relapses are failures in a row, and beyond the first ones only logged now and
+// then.
+const (
+	steady      = 5 * time.Second // what has worked for so long was no relapse
+	mostTold    = 5               // relapses
+	tellRelapse = time.Minute
+)
 
 func (o *outage) epoch() int {
 	o.mu.Lock()
@@ -65,19 +80,30 @@ func (o *outage) failed(epoch int, err error, permanent bool) {
 	if epoch != o.count {
 		return
 	}
+	now := time.Now()
+	if o.since.IsZero() {
+		o.since = now
+		o.count++
+		o.relapses++
+		if now.Sub(o.back) > steady {
+			o.relapses = 0
+		}
+	}
 	o.last = err
 	o.failures++
 	wait := o.ceiling
 	if !permanent {
-		wait = backoff(o.failures, min(o.ceiling, often), rand.Float64())
+		wait = backoff(o.failures+o.relapses, min(o.ceiling, often), rand.Float64())
 	}
-	now := time.Now()
 	o.next = now.Add(wait)
-	if o.since.IsZero() {
-		o.since = now
-		o.count++
-		o.log.Warn("broker out of reach", "err", err)
+	switch {
+	case o.told && (o.refused || !permanent):
+		return
+	case o.relapses >= mostTold && now.Sub(o.toldAt) < tellRelapse:
+		return
 	}
+	o.told, o.toldAt, o.refused = true, now, permanent
+	o.log.Warn("broker out of reach", "err", err)
 }
 
 // worked records that the broker did something over a connection of epoch.
@@ -88,8 +114,12 @@ func (o *outage) worked(epoch int) {
 		return
 	}
 	o.failures, o.next, o.last = 0, time.Time{}, nil
-	if !o.since.IsZero() {
-		o.log.Info("broker back", "took", time.Since(o.since).Round(time.Millisecond))
-		o.since = time.Time{}
+	if o.since.IsZero() {
+		return
 	}
+	if o.told {
+		o.log.Info("broker back", "took", time.Since(o.since).Round(time.Millisecond))
+	}
+	o.told, o.refused = false, false
+	o.since, o.back = time.Time{}, time.Now()
 }

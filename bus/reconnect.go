@@ -29,8 +29,8 @@ type Options struct {
 // A Bus never sends a message twice by itself: when a connection breaks while
 // a message is on its way, the Result says so and its sender decides.
 //
-// It logs one line when the broker gets out of reach and one when it is back,
-// however many connections and attempts there are.
+// It logs one line when the broker gets out of reach, one when it then refuses
+// us, and one when it is back, however many connections and attempts there are.
 type Bus struct {
 	driver Driver
 	o      Options
@@ -187,7 +187,7 @@ func (b *Bus) use(ctx context.Context, f func(*conn) error) error {
 	case dead && b.life.Err() != nil:
 		err = ErrClosed
 	case dead:
-		b.out.failed(c.epoch, err, false)
+		b.out.failed(c.epoch, err, permanent(err))
 	case err == nil:
 		b.out.worked(c.epoch)
 	}

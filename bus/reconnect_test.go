@@ -258,6 +258,67 @@ func TestPermanent(t *testing.T) {
 	})
 }
 
+// TestRelapse has a broker that lets us in and breaks each connection at once:
+// that is neither tried nor logged over and over.
+func TestRelapse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := mem.New(mem.Options{})
+		dials := 0
+		broker.Hook(mem.Hooks{
+			OnDial: func() error { dials++; return nil },
+			OnPut:  func(bus.Message) (bool, error) { return false, errRefused },
+		})
+		b, log := open(t, broker, bus.Options{})
+		for begin := time.Now(); time.Since(begin) < 10*time.Minute; {
+			if err := put(t.Context(), b, "x"); !errors.Is(err, errRefused) {
+				t.Fatalf("Put: %v", err)
+			}
+			if _, err := b.Inspect(t.Context(), q); err != nil { // it is back
+				t.Fatalf("Inspect: %v", err)
+			}
+		}
+		if most := 10 * 60 * 2; dials < 10*60/2 || dials > most {
+			t.Errorf("%d connections in ten minutes, want at most %d", dials, most)
+		}
+		if n := strings.Count(log.String(), lost); n < 10 || n > 20 || n-strings.Count(log.String(), back) > 1 {
+			t.Errorf("%d times out of reach, want some, and then one a minute:\n%s", n, log)
+		}
+		broker.Hook(mem.Hooks{})
+		time.Sleep(time.Minute)
+		broker.Stop()
+		_ = put(within(t, time.Second), b, "x")
+		broker.Start(true)
+		if err := put(t.Context(), b, "y"); err != nil {
+			t.Fatal(err)
+		}
+		if last := log.String()[strings.LastIndex(log.String(), "level="):]; !strings.Contains(last, back) {
+			t.Errorf("the last line is %s", last)
+		}
+	})
+}
+
+// TestRefusedAfterOutage has a broker come back that does not let us in any more.
+func TestRefusedAfterOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := mem.New(mem.Options{})
+		dials := 0
+		broker.Hook(mem.Hooks{OnDial: func() error {
+			switch dials++; {
+			case dials < 4:
+				return errRefused
+			case dials < 10:
+				return &bus.Permanent{Err: errors.New("wrong password")}
+			}
+			return nil
+		}})
+		b, log := open(t, broker, bus.Options{KeepTrying: true})
+		if err := put(t.Context(), b, "x"); err != nil {
+			t.Fatal(err)
+		}
+		lines(t, log, lost+`"connection refused"`, lost+`"wrong password"`, back)
+	})
+}
+
 // TestLostConfirmation checks both endings of a Put whose connection broke:
 // the bus sends once and says that it does not know.
 func TestLostConfirmation(t *testing.T) {
