@@ -22,6 +22,7 @@ const putHeader = "put"
 type conn struct {
 	*wire.Session
 	amqp     *amqp.Connection
+	user     string // for messages
 	replicas int
 
 	puts sync.Mutex // one Put publishes at a time, so that messages keep their order
@@ -32,8 +33,8 @@ type conn struct {
 	returned map[uint64]bool // messages that met no queue
 }
 
-func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, replicas int) (*conn, error) {
-	c := &conn{Session: wire.NewSession(w), amqp: ac, replicas: replicas, known: map[string]bool{}, returned: map[uint64]bool{}}
+func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, user string, replicas int) (*conn, error) {
+	c := &conn{Session: wire.NewSession(w), amqp: ac, user: user, replicas: replicas, known: map[string]bool{}, returned: map[uint64]bool{}}
 	go c.watch(ac.NotifyClose(make(chan *amqp.Error, 1)), nil)
 	err := c.Call(ctx, "opening a channel", func() (err error) {
 		if c.out, err = ac.Channel(); err == nil {
@@ -64,9 +65,17 @@ func (c *conn) watch(closed <-chan *amqp.Error, over <-chan struct{}) {
 		if err == nil {
 			err = amqp.ErrClosed
 		}
-		_ = c.Fail(fmt.Errorf("connection to RabbitMQ lost: %w", err))
+		_ = c.Fail(c.denied(fmt.Errorf("connection to RabbitMQ lost: %w", err)))
 	case <-c.Dead():
 	}
+}
+
+// denied is err, as a *bus.Permanent if it says that our user lacks a right.
+func (c *conn) denied(err error) error {
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.AccessRefused {
+		return &bus.Permanent{Err: fmt.Errorf("user %q may not: %w", c.user, err)}
+	}
+	return err
 }
 
 // prepare makes the queue of t if it is not there, and remembers that it is.
@@ -82,7 +91,7 @@ func (c *conn) prepare(ctx context.Context, t bus.Tube) error {
 	}
 	err := c.Call(ctx, "looking for the queue "+t.Name, func() error { return c.look(t) }, nil)
 	if err != nil {
-		return err
+		return c.denied(err)
 	}
 	c.mu.Lock()
 	c.known[t.Name] = true
@@ -245,6 +254,9 @@ func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Resu
 			confirms[i], err = c.out.PublishWithDeferredConfirm("", m.Tube.Name, true, false, publishing(id, m))
 		}
 		if err != nil {
+			if c.out.IsClosed() {
+				<-c.Dead() // watch knows why
+			}
 			if dead := c.Failed(); dead != nil {
 				err = dead
 			}
@@ -275,8 +287,9 @@ func (c *conn) confirmed(ctx context.Context, confirm *amqp.DeferredConfirmation
 		if confirm.Acked() {
 			return nil
 		}
-		if dead := c.Failed(); dead != nil {
-			return dead
+		if c.out.IsClosed() { // then the library takes all for not stored
+			<-c.Dead()
+			return c.Failed()
 		}
 		return errors.New("the broker could not store it")
 	case <-ctx.Done():

@@ -75,7 +75,7 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 		}
 	})
 	if err != nil {
-		return nil, err
+		return nil, c.denied(err)
 	}
 	k.timer = time.AfterFunc(idle, k.rest)
 	go c.watch(k.ch.NotifyClose(make(chan *amqp.Error, 1)), k.closing)
@@ -86,7 +86,7 @@ func (c *conn) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer,
 	return k, nil
 }
 
-// open makes the channel.
+// open makes the channel, and subscribes at once: so we know that we may.
 func (k *consumer) open() (err error) {
 	if k.ch, err = k.conn.amqp.Channel(); err != nil {
 		return err
@@ -96,7 +96,12 @@ func (k *consumer) open() (err error) {
 			return err
 		}
 	}
-	return k.ch.Qos(k.window, 0, false)
+	if err := k.ch.Qos(k.window, 0, false); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.subscribe(true)
 }
 
 // Receive returns what has come, or waits for it.
@@ -157,7 +162,9 @@ func (k *consumer) next(max int, late bool) (ds []bus.Delivery, more <-chan time
 	case n > 0:
 		return k.take(n), nil, nil
 	case !k.on && k.streams == 0:
-		return nil, nil, k.subscribe()
+		if err := k.subscribe(false); err != nil {
+			return nil, nil, k.conn.Fail(err)
+		}
 	case k.on && len(k.unacked) >= k.window: // it takes a new subscription to have more
 		k.on = false
 		go k.unsubscribe(k.tags(), len(k.unacked)+prefetch)
@@ -208,13 +215,14 @@ func putAt(d amqp.Delivery) time.Time {
 	return time.Unix(0, 0)
 }
 
-// subscribe has the broker send what is in the tubes. k.mu is held.
-func (k *consumer) subscribe() error {
+// subscribe has the broker send what is in the tubes, and may wait for its word.
+// k.mu is held.
+func (k *consumer) subscribe(wait bool) error {
 	k.subs++
 	for i, t := range k.o.Tubes {
-		came, err := k.ch.Consume(t.Name, k.tag(i), false, false, false, true, nil)
+		came, err := k.ch.Consume(t.Name, k.tag(i), false, false, false, !wait, nil)
 		if err != nil {
-			return k.conn.Fail(fmt.Errorf("consuming %s: %w", t.Name, err))
+			return fmt.Errorf("consuming %s: %w", t.Name, err)
 		}
 		k.streams++
 		k.collecting.Go(func() { k.collect(came) })

@@ -64,7 +64,7 @@ func (d *Driver) dial(ctx context.Context, n endpoint.Server, within time.Durati
 		return nil, explain(err, n, user, w)
 	}
 	w.Connected()
-	c, err := newConn(ctx, ac, w, d.cfg.Replicas)
+	c, err := newConn(ctx, ac, w, user, d.cfg.Replicas)
 	if err != nil {
 		return nil, explain(err, n, user, w)
 	}
@@ -104,6 +104,8 @@ func explain(err error, n endpoint.Server, user string, w *wire.Conn) error {
 		err = fmt.Errorf("the connection was lost during the handshake (%w)", err)
 	}
 	switch {
+	case !n.TLS && len(head) > 0 && record(head):
+		why = "it speaks TLS; the key is tls"
 	case said == nil:
 	case said == amqp.ErrSASL, said.Code == amqp.AccessRefused:
 		why = "it refuses " + name + "; the keys are user and password"
@@ -128,4 +130,7 @@ func notAMQP(err error) bool {
 
 // frame reports whether head begins as a frame of method on channel 0 does, or
 // as a TLS record.
-func frame(head []byte) bool { return head[0] == 1 || head[0] >= 20 && head[0] <= 23 }
+func frame(head []byte) bool { return head[0] == 1 || record(head) }
+
+// record reports whether head begins as a TLS record does.
+func record(head []byte) bool { return head[0] >= 20 && head[0] <= 23 }

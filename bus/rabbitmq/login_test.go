@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -39,7 +40,46 @@ func logins(t *testing.T, login bustest.Login) {
 	login("unknown authority", bus.Config{URI: "amqps://" + secure, User: "alice", Password: "s3cret"}, secure, "key ca", `"our authority"`)
 	login("another authority", bus.Config{URI: secure, CA: stranger.File}, "key ca")
 	login("no TLS there", bus.Config{URI: plain, TLS: true}, plain, "does not speak TLS")
+	login("no TLS here", bus.Config{URI: secure, User: "alice", Password: "s3cret"}, secure, "it speaks TLS")
 	login("client certificate", bus.Config{URI: mutual, CA: ca.File, Cert: ourCert, Key: ourKey, User: "alice", Password: "s3cret"})
 	login("no such file", bus.Config{URI: secure, CA: "/nonexistent/ca.pem"}, "ca:", "/nonexistent/ca.pem")
 	bustest.OneDown(t, driver, bus.Config{URI: plain, User: "alice", Password: "wr0ng"})
+}
+
+// A user who may not do what we need is told so, whatever it is.
+func TestRights(t *testing.T) {
+	p := testserver.RabbitMQ(t, "default_user = alice", "default_pass = s3cret")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // rabbitmqctl is slow
+	defer cancel()
+	open := func(user string) bus.Conn {
+		t.Helper()
+		c, err := driver(t, bus.Config{URI: p.Addr, User: user, Password: "s3cret"}).Dial(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	queue, mailbox := bus.Tube{Name: "cbsd_pool1"}, bus.Tube{Name: "cbsd_pool1_result_id1", Kind: bus.Mailbox}
+	k, err := open("alice").Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{queue}}) // makes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+	for user, rights := range map[string][3]string{"reader": {".*", "^$", ".*"}, "writer": {".*", ".*", "^$"}, "guest2": {"^$", ".*", ".*"}} {
+		testserver.RabbitMQCtl(t, p, "add_user", user, "s3cret")
+		testserver.RabbitMQCtl(t, p, "set_permissions", user, rights[0], rights[1], rights[2])
+	}
+	for range 5 { // whichever word of the broker is heard first
+		r := open("reader").Put(ctx, bus.Message{Tube: queue, Body: []byte("x")})
+		bustest.Permanent(t, r[0].Err, `user "reader" may not`, "amq.default")
+		for _, tube := range []bus.Tube{queue, mailbox} {
+			_, err = open("writer").Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{tube}})
+			bustest.Permanent(t, err, `user "writer" may not`, tube.Name)
+		}
+		_, err = open("guest2").Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{mailbox}})
+		bustest.Permanent(t, err, `user "guest2" may not`, mailbox.Name)
+		r = open("guest2").Put(ctx, bus.Message{Tube: bus.Tube{Name: "cbsd_other"}, Body: []byte("x")})
+		bustest.Permanent(t, r[0].Err, `user "guest2" may not`, "cbsd_other")
+	}
 }
