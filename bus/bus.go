@@ -104,7 +104,7 @@ type Caps struct {
 type Info struct {
 	Server    string // name and version, as the broker says them
 	Durable   bool   // it is configured to keep confirmed messages over its restart
-	Advice    string // what may be lost, when it is not or when the power fails, and the line that mends it
+	Advice    string // what may be lost, when it is not or when the power fails, and the line that mends it; or which right is missing
 	MaxBody   int    // largest body it takes, 0 = unknown
 	Ready     int    // messages in the tube that wait for a consumer; -1 = unknown
 	Consumers int    // consumers of the tube, ours included; -1 = unknown

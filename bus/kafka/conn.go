@@ -80,7 +80,24 @@ func (c *conn) reason(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return fmt.Errorf("%s: %w", doing, err)
+	err = fmt.Errorf("%s: %w", doing, err)
+	if denied(err) {
+		return &bus.Permanent{Err: fmt.Errorf("%s may not: %w", c.who(), err)}
+	}
+	return err
+}
+
+// denied reports whether err says that we lack a right.
+func denied(err error) bool {
+	return errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.GroupAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed)
+}
+
+// who we are, for messages.
+func (c *conn) who() string {
+	if c.user == "" {
+		return "who has not logged in"
+	}
+	return fmt.Sprintf("user %q", c.user)
 }
 
 // patiently calls f again while the broker says that it cannot answer yet, as it

@@ -290,7 +290,7 @@ func (c *conn) refusal(err error, head []byte) string {
 		}
 		return "it does not accept our certificate; the keys are cert and key"
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return fmt.Sprintf("it refuses user %q; the keys are user and password", c.user)
+		return fmt.Sprintf("it refuses user %q; the keys are user and password, and sasl where the user is known by another way to log in", c.user)
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		return "it offers no way to log in that is known here, or only one that shows the password; the key is sasl"
 	case errors.Is(err, kerr.IllegalSaslState):

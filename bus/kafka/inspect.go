@@ -48,7 +48,15 @@ func (c *conn) inspect(ctx context.Context, t bus.Tube, info *bus.Info) error {
 	if err := c.durable(ctx, topic, len(found.Partitions[0].Replicas), info); err != nil {
 		return err
 	}
-	if info.Ready, err = c.lag(ctx, t.Name); err != nil {
+	info.Ready, err = c.lag(ctx, t.Name)
+	if errors.Is(err, kerr.GroupAuthorizationFailed) { // a client's user needs no right to it
+		info.Ready = -1
+		if info.Advice == "" {
+			info.Advice = fmt.Sprintf("%s may not see the share group %s: an agent's has to read, describe and configure it, a client's need not", c.who(), t.Name)
+		}
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	groups, err := c.main.adm.DescribeShareGroups(ctx, t.Name)

@@ -132,7 +132,7 @@ func (r *reader) run() {
 			}
 		default:
 			if err := r.read(context.Background(), wait, r.found); err != nil {
-				_ = r.k.conn.Fail(fmt.Errorf("reading mailboxes: %w", err))
+				_ = r.k.conn.Fail(r.k.conn.reason(context.Background(), "reading mailboxes", err))
 				return
 			}
 		}

@@ -54,7 +54,7 @@ func (s *share) stayAlive() {
 		}
 		cancel()
 		if err != nil && !kerr.IsRetriable(err) && s.k.conn.Usable() == nil {
-			_ = s.k.conn.Fail(fmt.Errorf("staying in the share group %s: %w", s.tube, err))
+			_ = s.k.conn.Fail(s.k.conn.reason(context.Background(), "staying in the share group "+s.tube, err))
 			return
 		}
 	}

@@ -144,7 +144,7 @@ func (s *share) run() {
 				s.leave(ctx)
 				cancel()
 			}
-			_ = s.k.conn.Fail(fmt.Errorf("consuming %s: %w", s.tube, err))
+			_ = s.k.conn.Fail(s.k.conn.reason(context.Background(), "consuming "+s.tube, err))
 			return
 		}
 	}

@@ -144,7 +144,7 @@ func (c *conn) create(ctx context.Context, topic string) error {
 	case errors.Is(err, kerr.InvalidReplicationFactor):
 		return &bus.Permanent{Err: fmt.Errorf("kafka.replicas: %d copies of %s: %s", c.driver.cfg.Replicas, topic, r.ErrMessage)}
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return &bus.Permanent{Err: fmt.Errorf("user %q may not make the topic %s: let it, or make the topic: %w", c.driver.cfg.User, topic, err)}
+		return &bus.Permanent{Err: fmt.Errorf("%s may not make the topic %s: let it, or make the topic: %w", c.who(), topic, err)}
 	case r.ErrMessage != "" && !kerr.IsRetriable(err):
 		return fmt.Errorf("making the topic %s: %s: %w", topic, r.ErrMessage, err)
 	}
