@@ -143,7 +143,7 @@ func (c *conn) confirmed(ctx context.Context, r amqp.SendReceipt) error {
 		case s.Error.Condition == amqp.ErrCondMessageSizeExceeded:
 			return fmt.Errorf("%w: %w", bus.ErrTooLarge, s.Error)
 		case unauthorized(s.Error):
-			return fmt.Errorf("%s may not: %w", c.login, s.Error)
+			return &bus.Permanent{Err: fmt.Errorf("%s may not: %w", c.login, s.Error)}
 		}
 		return fmt.Errorf("the broker refuses it: %w", s.Error)
 	}

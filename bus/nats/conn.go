@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
@@ -49,7 +50,7 @@ func (c *conn) lost(nc *nats.Conn) {
 // it forbids would be waited for in vain.
 func (c *conn) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		_ = c.Fail(fmt.Errorf("NATS does not permit it: %w", err))
+		_ = c.Fail(&bus.Permanent{Err: fmt.Errorf("NATS does not permit it: %w", err)})
 	}
 }
 
