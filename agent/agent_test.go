@@ -790,3 +790,37 @@ func TestLegacyJobComesAgain(t *testing.T) {
 		t.Errorf("begun: %q", begun)
 	}
 }
+
+// numberless is a broker whose messages come from a client that gave them no
+// number.
+type numberless struct{ Bus }
+
+type numberlessConsumer struct{ bus.Consumer }
+
+func (b numberless) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error) {
+	c, err := b.Bus.Consume(ctx, o)
+	return numberlessConsumer{c}, err
+}
+
+func (c numberlessConsumer) Receive(ctx context.Context, most int) ([]bus.Delivery, error) {
+	ds, err := c.Consumer.Receive(ctx, most)
+	for i := range ds {
+		ds[i].ID = 0
+	}
+	return ds, err
+}
+
+// Two jobs that nothing tells apart are not taken for one in silence.
+func TestJobWithoutNumber(t *testing.T) {
+	b := newBench(t)
+	b.adjust = func(c *Config) { c.Endpoints[0].Bus = numberless{c.Endpoints[0].Bus} }
+	b.start()
+	b.raw(`{"Command":"jset","CommandArgs":{"jname":"jail1"},"JobID":4503599627370496}`)
+	if r := b.want("0", cbsdmq.Refused, 2); !strings.Contains(r.Reason, "no number") || !strings.Contains(r.Hint, "docs/WIRE.md") {
+		t.Errorf("got %+v", r)
+	}
+	b.want(b.submit("jset", "jname=jail1"), cbsdmq.Done, 0) // it has an id
+	if begun, _ := b.machine.snapshot(); len(begun) != 1 {
+		t.Errorf("begun: %q", begun)
+	}
+}

@@ -193,6 +193,10 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 		if err := s.identify(ctx, c, d, e, row); err != nil {
 			return nil, err
 		}
+		if d.ID == 0 && err == nil { // a broker whose messages are numbered by their senders
+			err = cbsdmq.Errorf(cbsdmq.CodeRefused, "", "the message has no number and the job no id: nothing would tell the next one like it from this one").
+				WithHint("number the messages, or give each job an id: see docs/WIRE.md")
+		}
 	}
 	var key *senders.Key
 	if err == nil {
