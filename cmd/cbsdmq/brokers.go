@@ -19,8 +19,9 @@ each: which of the promises of a broker it keeps, killed and frozen too, whether
 what it confirmed survives that, the order, the largest message, the ways to log
 in. With NAME, each promise, and how or why not.
 
-THROUGHPUT is a share of what the broker alone carries, LATENCY a multiple of
-what it takes alone; both of one run of the bench.`,
+THROUGHPUT is a share of what a bus in memory carries, with 16 jobs in flight;
+LATENCY of a job alone a multiple of what broker, disk and fork take. Both are of
+one run of the bench.`,
 		Example: `  cbsdmq brokers
   cbsdmq brokers rabbitmq
   cbsdmq brokers -o json | jq -r 'select(.promises.Priority.kept=="yes").name'`,

@@ -21,6 +21,9 @@ import (
 // demoTubes begins the names of the demo's tubes on a broker that others use too.
 const demoTubes = "cbsdmq_demo_"
 
+// demoReplyTTL is how long what nobody reads stays on it.
+const demoReplyTTL = "1m"
+
 // demoServers say of each kind of broker that is a server where it is by default
 // and what starts one.
 var demoServers = map[string]struct{ uri, start string }{
@@ -159,8 +162,24 @@ func (b demoBroker) close(w io.Writer) error {
 	if b.embedded != nil {
 		return b.embedded.Close()
 	}
-	if b.used {
-		fmt.Fprintf(w, "\nOn the broker the queues %s* may stay, empty.\n", demoTubes)
+	if !b.used {
+		return nil
 	}
-	return nil
+	fmt.Fprintf(w, "\nOn the broker the queues %s* may stay, empty within a minute.\n", demoTubes)
+	return b.sweep()
+}
+
+// sweep removes the replies that nobody has read where the broker does not do so
+// itself after demoReplyTTL: there is no agent any more.
+func (b demoBroker) sweep() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	opener := all.Opener{ClientOnly: true}
+	open, closer, err := opener.Open(ctx, b.kind, bus.Config{URI: b.uri})
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	_, err = open.Sweep(ctx, func(tube string) bool { return strings.HasPrefix(tube, demoTubes) }, 0)
+	return err
 }

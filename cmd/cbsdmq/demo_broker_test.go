@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/bus/all"
 	"github.com/cbsd/cbsdmq/config"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
@@ -30,6 +32,15 @@ func TestDemoOnEachBroker(t *testing.T) {
 			text := demonstrate(t, "--broker", b.Section, "--uri", uri)
 			if !strings.Contains(text, "your broker ("+b.Section+")\nat "+uri) {
 				t.Errorf("it does not say what it runs on:\n%s", text)
+			}
+			opener := all.Opener{ClientOnly: true}
+			open, closer, err := opener.Open(t.Context(), b.Section, bus.Config{URI: uri})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closer.Close()
+			if n, err := open.Sweep(t.Context(), func(tube string) bool { return strings.HasPrefix(tube, demoTubes) }, 0); n > 0 || err != nil {
+				t.Errorf("%d replies that nobody has read were left, %v", n, err)
 			}
 		})
 	}

@@ -89,7 +89,7 @@ func (s *stage) configure(pool, workdir, cbsd string, more map[string]any) error
 	}
 	keys := map[string]any{
 		"pool": pool, "cbsdenv": workdir, "cbsd": cbsd, "broker": s.broker.kind, s.broker.kind: section,
-		"state_dir": s.path("state"), "run_dir": s.path("run"), "kill_grace": "2s",
+		"state_dir": s.path("state"), "run_dir": s.path("run"), "kill_grace": "2s", "reply_ttl": demoReplyTTL,
 	}
 	maps.Copy(keys, more)
 	text, err := json.MarshalIndent(keys, "", "  ")
