@@ -84,6 +84,11 @@ func TestBrokerForgetsAJobOnItsWay(t *testing.T) {
 	s := b.start()
 	long := b.submit("jstart", "jname=jail2")
 	b.running(long)
+	// The loss is noticed on the control lane: the loop is held below, and what
+	// came over the jobs' connection waits for it.
+	if b.askSigned(nil, nil, cbsdmq.Request{Op: cbsdmq.OpStatus}) == nil {
+		t.Fatal("the control lane does not answer")
+	}
 	open := b.cbsd.block()
 	// A tick would bring the job into the journal before the broker forgets it.
 	hold, outages := make(chan struct{}), s.cfg.Endpoints[0].Bus.Outages()
