@@ -142,8 +142,8 @@ func (c *Client) PID() int { return c.pid }
 // Version is that of the runner's program.
 func (c *Client) Version() string { return c.version }
 
-// Start sends starts, in their order. It does not wait, not even until they are
-// written: Events tell what became of each.
+// Start sends starts, in their order, of pools that List gave to c. It does not
+// wait, not even until they are written: Events tell what became of each.
 func (c *Client) Start(starts ...Start) error {
 	return c.send(frameStart, func(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(len(starts)))

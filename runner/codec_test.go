@@ -310,7 +310,10 @@ func TestCompact(t *testing.T) {
 		return events
 	}
 	s := open()
-	c := newConn(s, nil)
+	c := &conn{server: s, dead: true} // nobody is told
+	for n := range 3 {
+		s.pool(fmt.Sprintf("p%d", n)).owner = c
+	}
 	path := filepath.Join(cfg.Dir, logName)
 	var largest int64
 	for n := uint64(1); n <= 10000; n++ {
@@ -323,7 +326,7 @@ func TestCompact(t *testing.T) {
 		s.record(r)
 		s.mu.Unlock()
 		if n%1000 != 0 { // some are never acknowledged
-			s.acknowledge([]Key{k})
+			s.acknowledge(c, []Key{k})
 		}
 		largest = max(largest, sizeAt(path))
 	}

@@ -112,7 +112,7 @@ func (c *conn) handle(typ byte, d *decoder) error {
 		if d.err != nil {
 			return d.err
 		}
-		s.acknowledge(keys)
+		s.acknowledge(c, keys)
 	case frameList:
 		request, uuid := d.uint(), d.string()
 		if d.err != nil {

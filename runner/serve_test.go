@@ -347,7 +347,7 @@ func TestOwner(t *testing.T) {
 	s := newSite(t)
 	first, second := s.agent("p1"), s.agent("p1")
 	st := s.shell("p1", 1, "exit 0")
-	first.run(st)
+	second.run(st)
 	second.until(st.Key, Exited)
 	second.Close()
 	eventually(t, "the closed connection is noticed, and the first can take over", func() bool {
@@ -361,6 +361,44 @@ func TestOwner(t *testing.T) {
 			t.Errorf("the first was also told %v", e)
 		}
 	}
+}
+
+// What an agent sent before another took its pool over may be read after that: the
+// other was told that it never arrived, and goes by it.
+func TestStartsOfBefore(t *testing.T) {
+	s := newSite(t)
+	mark := filepath.Join(t.TempDir(), "ran")
+	before := s.agent("p1")
+	after := s.agent("p1")
+	late := s.shell("p1", 1, "echo late >>"+mark)
+	before.run(late)
+	if e := before.until(late.Key, Exited, Refused); e.Kind != Refused || !e.Temporary {
+		t.Errorf("a start of before: %+v", e)
+	}
+	st := s.shell("p1", 1, "echo again >>"+mark)
+	after.run(st)
+	after.until(st.Key, Exited)
+	if b, err := os.ReadFile(mark); err != nil || string(b) != "again\n" {
+		t.Errorf("what ran is %q, %v", b, err)
+	}
+	// Nor does it say for the other that it knows what was refused.
+	out := filepath.Join(s.dir, outputName)
+	if err := os.RemoveAll(out); err != nil {
+		t.Fatal(err)
+	}
+	second, third := s.shell("p1", 2, "exit 0"), s.shell("p1", 3, "exit 0")
+	after.run(second)
+	after.until(second.Key, Refused)
+	before.ack(second.Key)
+	if _, _, err := before.Output(t.Context(), st.Key); err != nil { // answered behind it
+		t.Error(err)
+	}
+	if err := os.Mkdir(out, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	after.run(third, second)
+	after.until(third.Key, Refused)
+	after.until(second.Key, Exited)
 }
 
 func TestClosedClient(t *testing.T) {

@@ -91,7 +91,8 @@ func (s *server) pool(uuid string) *pool {
 }
 
 // accept takes starts, in their order: each is refused, or on record and queued
-// for its fork.
+// for its fork. It takes them from the pool's owner alone: to whom the pool was
+// given since, the start never arrived.
 func (s *server) accept(c *conn, starts []Start) {
 	s.mu.Lock()
 	var accepted []*run
@@ -100,6 +101,11 @@ func (s *server) accept(c *conn, starts []Start) {
 	for i := range starts {
 		st := &starts[i]
 		p := s.pool(st.Pool)
+		if p.owner != c {
+			ev := refusal(st, true, errNotOwner.Error())
+			c.sendEvent(&ev)
+			continue
+		}
 		if err := acceptable(p, st); err != nil {
 			ev := refusal(st, false, err.Error())
 			c.sendEvent(&ev)
@@ -153,6 +159,8 @@ func (s *server) accept(c *conn, starts []Start) {
 		}
 	}
 }
+
+var errNotOwner = errors.New("the pool was not given to this connection, or to another since")
 
 // acceptable returns why a start can never be taken.
 func acceptable(p *pool, st *Start) error {
@@ -305,8 +313,8 @@ func appendHistory(b []byte, r *run) []byte {
 	return b
 }
 
-// acknowledge forgets runs that have ended, and starts that were refused.
-func (s *server) acknowledge(keys []Key) {
+// acknowledge forgets runs that have ended, and starts that were refused to c.
+func (s *server) acknowledge(c *conn, keys []Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range keys {
@@ -314,7 +322,9 @@ func (s *server) acknowledge(keys []Key) {
 		if p == nil {
 			continue
 		}
-		delete(p.refused, k)
+		if p.owner == c {
+			delete(p.refused, k)
+		}
 		r := p.runs[k]
 		if r == nil || !r.ev.Kind.Ended() {
 			continue
