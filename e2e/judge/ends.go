@@ -214,6 +214,9 @@ func unknown(t *trial, c *Check) {
 			if e.Kind != RunnerLost && e.Kind != Rollback || !t.during(e, f) {
 				continue
 			}
+			if e.Jobs != nil && !slices.ContainsFunc(e.Jobs, func(id string) bool { return t.printed[id] == f }) {
+				continue // it never had it, or had told its end
+			}
 			if a == nil || a.End.IsZero() || !a.End.Add(t.Slack).Before(e.from()) {
 				return
 			}

@@ -120,6 +120,7 @@ type Output struct {
 const (
 	RunnerLost    = "runner lost"
 	RunnerFrozen  = "runner frozen" // it did not see what happened meanwhile
+	AgentFrozen   = "agent frozen"  // likewise
 	CommandKilled = "command killed"
 	DiskFull      = "disk full"      // of the journal: output may not be kept
 	BrokerForgot  = "broker forgot"  // it lost what it had confirmed, as it may
@@ -136,6 +137,7 @@ type Event struct {
 	Pool     string
 	From, At time.Time // From: it did not work from then on, zero = At
 	PID      int       // of a command
+	Jobs     []string  // printed ids of those that a lost runner had and had told no end of; nil = not known
 }
 
 // A Measure is a resource before and after a run.

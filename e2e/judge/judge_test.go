@@ -252,6 +252,7 @@ func TestMutations(t *testing.T) {
 		{Unknown, "no runner was lost", "lost", func(h *History) { h.Events = h.Events[:1] }},
 		{Unknown, "it had ended before", "lost", func(h *History) { h.act("lost").End = at(31.5) }},
 		{Unknown, "the runner was lost afterwards", "lost", func(h *History) { h.Events[1].At = at(40) }},
+		{Unknown, "the runner that was lost did not have it", "lost", func(h *History) { h.Events[1].Jobs = []string{"pool1/a"} }},
 		{Unknown, "that of another pool was lost", "lost", func(h *History) { h.Events[1].Pool = "pool2" }},
 		{Whole, "a byte", "a", func(h *History) { h.reply("a").Output = []byte("output of A\n") }},
 		{Whole, "the end is missing", "a", func(h *History) { h.reply("a").Output = []byte("output of a") }},

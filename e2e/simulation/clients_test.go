@@ -76,6 +76,10 @@ func (w *world) client(ctx context.Context, p clientPlan) {
 		timer := time.AfterFunc(p.death, func() { s.life.die("killed") })
 		defer timer.Stop()
 	}
+	if p.stalls > 0 {
+		timer := time.AfterFunc(p.stallAt, func() { w.count("freeze client"); s.life.stall(p.stalls) })
+		defer timer.Stop()
+	}
 	for _, t := range p.tasks {
 		if !pause(ctx, t.after) || s.life.isDead() {
 			break

@@ -16,6 +16,9 @@ var troubles = []string{
 	// The runner is killed at each of its failpoints; the agent too, see failpoints.
 	"lose runner", "lose runner before its log", "lose runner before the fork", "lose runner after the fork",
 	"lose runner before it notes an end", "lose runner before it tells an end", "refuse starts",
+	"cut runner", "killed after its first start to a runner that is back",
+	// What stands still for longer than anybody waits.
+	"freeze runner", judge.RunnerFrozen, "freeze agent", judge.AgentFrozen, "freeze client",
 	// The broker, and the way to it.
 	"broker: dial", "broker: lose", "broker: twice", "broker: overtaken", "broker: ack lost", "broker: ack refused", "broker: ack applied",
 	"broker: put refused of a job", "broker: put lost of a job", "broker: put refused of a reply", "broker: put lost of a reply",
@@ -29,7 +32,7 @@ var troubles = []string{
 }
 
 // rare is what a thousand schedules have.
-var rare = []string{"cancelled before its start"}
+var rare = []string{"cancelled before its start", "a start of before is read"}
 
 // covered complains about troubles that none of so many schedules had.
 func covered(t *testing.T, tally map[string]int, schedules int) {

@@ -30,6 +30,10 @@ type life struct {
 
 	left  atomic.Int64 // calls at where until it dies, 0 = it does not
 	where string       // "" = anywhere
+
+	agent   bool // it serves the pool
+	mu      sync.Mutex
+	stalled chan struct{} // closed when it goes on; nil = it does not stand still
 }
 
 func (w *world) newLife(name string) *life {
@@ -70,6 +74,7 @@ func (l *life) dieAt(c crash) {
 
 // at is a call at its boundary. It may take a while.
 func (l *life) at(where string) error {
+	l.stand()
 	if l.isDead() {
 		return errDead
 	}
@@ -84,8 +89,9 @@ func (l *life) at(where string) error {
 	return l.count(where)
 }
 
-// count is at without a wait.
+// count is at of a call that is never slow.
 func (l *life) count(where string) error {
+	l.stand()
 	if (l.where == "" || l.where == where) && l.left.Add(-1) == 0 {
 		l.die(where)
 	}

@@ -36,7 +36,12 @@ type machine struct {
 	runs    map[runner.Key]*run
 	slots   []bool // output files in use
 	conn    *runnerConn
-	trap    string // where the runner is to be lost, "" = nowhere
+	trap    string        // where the runner is to be lost, "" = nowhere
+	strike  bool          // the agent is to die when it has sent its next start
+	frozen  chan struct{} // the runner stands still, until this is closed; nil = it does not
+	since   time.Time     // when that began
+	unseen  []func()      // what it will see then
+	stuck   []*runnerConn // what it will read then
 	pid     int
 	acts    []*judge.Act // the ground truth
 	procs   map[int]*process
@@ -72,7 +77,10 @@ func (m *machine) bootID() string {
 	return fmt.Sprintf("boot%d", m.boot)
 }
 
-func (m *machine) dial(context.Context) (agent.Runner, error) {
+func (m *machine) dial(ctx context.Context) (agent.Runner, error) {
+	if err := m.greet(ctx); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.away {
@@ -81,16 +89,20 @@ func (m *machine) dial(context.Context) (agent.Runner, error) {
 	return &runnerConn{m: m, name: fmt.Sprintf("runner%d", m.runner), more: make(chan struct{}, 1), dead: make(chan struct{})}, nil
 }
 
-// start takes one start, as the runner does. It returns false where the runner
-// was lost over it.
-func (m *machine) start(s runner.Start) bool {
+// start takes one start of c's, as the runner does. It returns false where the
+// runner was lost over it.
+func (m *machine) start(c *runnerConn, s runner.Start) bool {
 	refuse := func(temporary bool, reason string) {
-		if temporary {
+		if temporary && c == m.conn {
 			m.refused[s.Key] = true
 		}
-		m.tell(runner.Event{Key: s.Key, Kind: runner.Refused, Job: s.Job, Temporary: temporary, Reason: reason})
+		c.push(runner.Event{Key: s.Key, Kind: runner.Refused, Job: s.Job, Temporary: temporary, Reason: reason})
 	}
 	switch {
+	case c != m.conn:
+		m.w.count("a start of before is read")
+		refuse(true, "the pool was given to another connection")
+		return true
 	case !s.Key.After(m.mark):
 		refuse(false, "not above the mark")
 		return true
@@ -102,11 +114,8 @@ func (m *machine) start(s runner.Start) bool {
 		return true
 	case m.trap == "before its log":
 		m.lose()
-		if m.away && m.w.dice.chance("swallowed", 0.5) {
-			select {
-			case m.w.unwanted <- s.Job:
-			default:
-			}
+		if m.away {
+			m.swallowed(s.Job)
 		}
 		return false
 	}
@@ -135,6 +144,17 @@ func (m *machine) start(s runner.Start) bool {
 		return false
 	}
 	return true
+}
+
+// swallowed is called for a start that was lost on its way: perhaps nobody wants
+// its job any more when there is a runner again.
+func (m *machine) swallowed(job string) {
+	if m.w.dice.chance("swallowed", 0.5) {
+		select {
+		case m.w.unwanted <- job:
+		default:
+		}
+	}
 }
 
 func (m *machine) refusedBelow(k runner.Key) bool {
@@ -236,6 +256,11 @@ func (m *machine) exit(p *process, status int, sig syscall.Signal) {
 	p.note()
 	m.w.trace(p.act.Lines[1])
 	r := p.run
+	m.see(func() { m.ended(r, status, sig) })
+}
+
+// ended is how the runner sees the end of a command.
+func (m *machine) ended(r *run, status int, sig syscall.Signal) {
 	if m.runs[r.event.Key] != r {
 		return // of a runner that has forgotten it
 	}
@@ -244,10 +269,12 @@ func (m *machine) exit(p *process, status int, sig syscall.Signal) {
 		time.AfterFunc(m.w.dice.upTo("orphan", time.Second), func() {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			if m.runs[r.event.Key] == r {
-				r.event.Kind, r.event.Reason = runner.Lost, "the runner was killed while it ran"
-				m.tell(r.event)
-			}
+			m.see(func() {
+				if m.runs[r.event.Key] == r && r.event.Kind == runner.Orphan {
+					r.event.Kind, r.event.Reason = runner.Lost, "the runner was killed while it ran"
+					m.tell(r.event)
+				}
+			})
 		})
 		return
 	}
@@ -277,12 +304,28 @@ func (m *machine) tell(e runner.Event) {
 
 // lose kills the runner. Its commands go on; the next runner finds them in the
 // log, and can wait for none of them.
-func (m *machine) lose() { m.loseFrom(time.Time{}) }
+func (m *machine) lose() { m.loseFrom(time.Time{}, false) }
 
-func (m *machine) loseFrom(from time.Time) {
+// loseFrom is lose where the runner has not worked from then on.
+func (m *machine) loseFrom(from time.Time, powerless bool) {
 	m.trap = ""
 	m.runner++
-	m.w.event(judge.Event{Kind: judge.RunnerLost, Pool: pool, From: from})
+	if m.frozen != nil {
+		if from.IsZero() || m.since.Before(from) {
+			from = m.since
+		}
+	}
+	m.forgetStalled()
+	lost := judge.Event{Kind: judge.RunnerLost, Pool: pool, From: from}
+	if !powerless {
+		lost.Jobs = []string{}
+		for _, k := range m.keys() {
+			if e := m.runs[k].event; !e.Kind.Ended() {
+				lost.Jobs = append(lost.Jobs, e.Job)
+			}
+		}
+	}
+	m.w.event(lost)
 	for _, r := range m.runs {
 		switch {
 		case r.event.Kind == runner.Accepted:
@@ -346,7 +389,7 @@ func (m *machine) powerOff() {
 			}
 		}
 	}
-	m.loseFrom(from)
+	m.loseFrom(from, true)
 }
 
 // foreign is a command on one of the guests whose pid is not among the agent's

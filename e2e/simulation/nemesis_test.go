@@ -125,6 +125,15 @@ func (w *world) do(ctx context.Context, d deed) {
 	case "refuse starts":
 		m.do(func() { m.full = true })
 		time.AfterFunc(d.for_, func() { m.do(func() { m.full = false }) })
+	case "cut runner":
+		m.cutRunner(w.dice.between("cut runner", 1, 3), d.for_, w.dice.chance("cut runner", 0.7))
+	case "freeze runner":
+		m.freeze()
+		time.AfterFunc(d.for_, m.thaw)
+	case "freeze agent":
+		if l := w.agent.Load(); l != nil {
+			l.stall(d.for_)
+		}
 	case "power off":
 		m.powerOff()
 		if l := w.agent.Load(); l != nil {

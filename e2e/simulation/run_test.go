@@ -60,7 +60,14 @@ func (w *world) heal() {
 	w.disk.full.Store(false)
 	w.disk.readonly.Store(false)
 	w.cbsd.setForeign("")
-	w.machine.do(func() { w.machine.away, w.machine.full, w.machine.trap = false, false, "" })
+	w.machine.thaw()
+	w.machine.do(func() {
+		m := w.machine
+		if m.away, m.full, m.trap, m.strike = false, false, "", false; m.conn != nil && m.conn.cut {
+			m.conn.noticed()
+			m.away, m.strike = false, false
+		}
+	})
 }
 
 // person does what the log asks a person to do.

@@ -35,6 +35,8 @@ type clientPlan struct {
 	from  time.Duration
 	death time.Duration // 0 = it is not killed
 	tasks []task
+
+	stallAt, stalls time.Duration // when it stands still, and for how long; 0 = it does not
 }
 
 // A task is one job, and what its sender does about it.
@@ -139,10 +141,13 @@ func newSchedule(d *dice) schedule {
 		}
 	}
 	s.addDeeds(d)
+	s.addStalls(d)
 	if s.focus == "lose runner" && s.timeLimit == 0 && maybe(0.7) {
 		s.timeLimit = time.Duration(between(2, 5)) * time.Second
 	}
 	s.addClients(d)
+	s.stallClients(d)
+	slices.SortStableFunc(s.deeds, func(a, b deed) int { return int(a.at - b.at) })
 	return s
 }
 
@@ -209,7 +214,51 @@ func (s *schedule) addDeeds(d *dice) {
 	if len(s.deeds) > before {
 		s.orderly = false
 	}
-	slices.SortStableFunc(s.deeds, func(a, b deed) int { return int(a.at - b.at) })
+}
+
+// addStalls chooses what stands still, or is not heard of: in a fifth of all
+// schedules.
+func (s *schedule) addStalls(d *dice) {
+	what := ""
+	if d.chance("stalls", 0.2) {
+		what = pick(d, "stalls", "cut runner", "cut runner", "freeze runner", "freeze agent")
+	}
+	if what == "" {
+		return
+	}
+	if s.focus == "" {
+		s.focus = what
+	}
+	if what == "cut runner" {
+		s.workers = max(s.workers, 3)
+	}
+	for range d.between("stalls", 1, 4) {
+		dd := deed{at: d.upTo("stalls", s.horizon*2/3), what: what}
+		dd.for_ = d.upTo("stalls", pick(d, "stalls", 2*time.Second, 15*time.Second))
+		if what != "cut runner" && d.chance("stalls", 0.2) {
+			dd.for_ = d.upTo("stalls", 5*time.Minute) // longer than anybody waits for anything
+		}
+		s.deeds = append(s.deeds, dd)
+		s.horizon = max(s.horizon, dd.at+dd.for_+5*time.Second)
+		// While it does, somebody may lose patience.
+		if what == "cut runner" {
+			s.deeds[len(s.deeds)-1].for_ += 2 * time.Second
+			continue
+		}
+		for range d.between("stalls", 0, 2) {
+			s.deeds = append(s.deeds, deed{at: dd.at + d.upTo("stalls", dd.for_), what: pick(d, "stalls", "kill agent", "restart agent", "lose runner")})
+		}
+	}
+}
+
+// stallClients has clients stand still for as long.
+func (s *schedule) stallClients(d *dice) {
+	for i := range s.clients {
+		if c := &s.clients[i]; d.chance("stalled clients", 0.05) {
+			c.stallAt = d.upTo("stalled clients", s.horizon)
+			c.stalls = d.upTo("stalled clients", pick(d, "stalled clients", 10*time.Second, 5*time.Minute)) + time.Millisecond
+		}
+	}
 }
 
 func (s *schedule) rollsBack() bool {
@@ -235,7 +284,7 @@ func (s *schedule) addClients(d *dice) {
 		cancel = 0.7
 	case "expiry":
 		expire = 0.6
-	case "lose runner": // what was begun waits, and may not be wanted any more when there is a runner again
+	case "lose runner", "cut runner": // what was begun waits, and may not be wanted any more when there is a runner again
 		cancel, expire = 0.5, 0.4
 	}
 	left := d.between("clients", 4, 24)

@@ -219,6 +219,7 @@ func (w *world) serve(ctx context.Context, name string) {
 			l.dieAt(w.crashes[0])
 			w.crashes = w.crashes[1:]
 		}
+		l.agent = true
 		w.agent.Store(l)
 	}
 	boot := w.machine.bootID()
