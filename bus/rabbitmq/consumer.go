@@ -91,6 +91,15 @@ func (k *consumer) open() (err error) {
 	if k.ch, err = k.conn.amqp.Channel(); err != nil {
 		return err
 	}
+	// What the broker refuses is heard of with a later call, or behind it.
+	closed := k.ch.NotifyClose(make(chan *amqp.Error, 1))
+	defer func() {
+		if errors.Is(err, amqp.ErrClosed) {
+			if why := <-closed; why != nil {
+				err = why
+			}
+		}
+	}()
 	for _, t := range k.o.Tubes {
 		if err := k.conn.assert(k.ch, t); err != nil {
 			return err
