@@ -20,9 +20,6 @@ import (
 // maxReceive bounds the deliveries that are on their way into the journal.
 const maxReceive = 64
 
-// idFuture is how far ahead of this host's clock a client's may be.
-const idFuture = time.Hour
-
 const (
 	reasonExpired = "expired before it could begin"
 	hintExpired   = "submit it again, with more time if that is still wanted"
@@ -319,7 +316,7 @@ func (s *Server) admit(job cbsdmq.Job, now time.Time) error {
 		return refuse("cbsdmq.id", "stale: made %s ago, ids are remembered for %s", age.Round(time.Second), s.cfg.Limits.IDs).
 			WithHint("submit it again under a new id")
 	}
-	if ahead := made.Sub(now); ahead > idFuture {
+	if ahead := made.Sub(now); ahead > s.cfg.Limits.Ahead() {
 		return refuse("cbsdmq.id", "made %s in the future", ahead.Round(time.Second)).
 			WithHint("set the clocks of client and agent")
 	}

@@ -42,7 +42,8 @@ func TestActsAreBounded(t *testing.T) {
 	j := openTest(t, memoryDir(t))
 	defer j.Close()
 	now := time.Now()
-	old := now.Add(-time.Hour - idSlack - time.Minute)
+	limits := Limits{Results: time.Minute, IDs: time.Hour}
+	old := now.Add(-limits.forget() - time.Minute)
 	var b Batch
 	for i := range actsMax + 30 {
 		a := cbsdmq.Act{At: now, By: "anna", What: "pause", Guest: "jail1"}
@@ -57,7 +58,7 @@ func TestActsAreBounded(t *testing.T) {
 	commit(t, j, b)
 	for more := true; more; {
 		var err error
-		if more, err = j.Prune(t.Context(), now, Limits{Results: time.Minute, IDs: time.Hour}); err != nil {
+		if more, err = j.Prune(t.Context(), now, limits); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,7 +74,7 @@ func TestActsAreBounded(t *testing.T) {
 	b = Batch{Act: slices.Repeat([]cbsdmq.Act{{At: now, By: "anna", What: "cancel"}}, 3*pruneStep)}
 	commit(t, j, b)
 	for more := true; more; {
-		if more, err = j.Prune(t.Context(), now, Limits{Results: time.Minute, IDs: time.Hour}); err != nil {
+		if more, err = j.Prune(t.Context(), now, limits); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +87,7 @@ func TestActsAreBounded(t *testing.T) {
 	commit(t, j, Batch{Finish: []*Finish{done(seq, "")}, Verdict: []Verdict{{Seq: seq}}})
 	sendAll(t, j)
 	for range 3 {
-		if _, err := j.Prune(t.Context(), now.Add(24*time.Hour), Limits{Results: time.Minute, IDs: time.Hour}); err != nil {
+		if _, err := j.Prune(t.Context(), now.Add(24*time.Hour), limits); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -18,9 +18,15 @@ type Limits struct {
 	Size    int64         // bytes of plans and output; past it the oldest go before their time
 }
 
-// idSlack is how much longer than Limits.IDs an id is remembered: the clock of
-// the client that made it may have been ahead.
-const idSlack = 2 * time.Hour
+// Ahead is by how much the clock of a client that makes ids may be ahead: an
+// hour, at most IDs, after which an id of a clock that is behind is stale.
+func (l Limits) Ahead() time.Duration {
+	const most = time.Hour
+	if l.IDs == 0 {
+		return most
+	}
+	return min(most, l.IDs)
+}
 
 // pruneStep bounds one transaction of Prune, so that it never holds up the
 // agent for long.
@@ -139,12 +145,13 @@ func (j *Journal) countKept(ctx context.Context) error {
 	return rows.Err()
 }
 
-// forget is how long an id is remembered.
+// forget is how long an id is remembered: until it is stale wherever it was made,
+// and as long again as it may be ahead, since this host's clock may be set.
 func (l Limits) forget() time.Duration {
 	if l.IDs == 0 || l.Results == 0 {
 		return 0
 	}
-	return max(l.IDs, l.Results) + idSlack
+	return max(l.IDs, l.Results) + 2*l.Ahead()
 }
 
 // before is the journal's form of the time age ago, in the far past for 0.

@@ -48,6 +48,16 @@ func pruneAll(t testing.TB, j *Journal, now time.Time, l Limits) (steps int) {
 	return steps
 }
 
+// What is stale when its clock is behind by so much is not taken when it is as far
+// ahead; but an hour is.
+func TestAhead(t *testing.T) {
+	for ids, want := range map[time.Duration]time.Duration{0: time.Hour, 10 * time.Minute: 10 * time.Minute, 30 * 24 * time.Hour: time.Hour} {
+		if got := (Limits{IDs: ids}).Ahead(); got != want {
+			t.Errorf("ids for %v may be ahead by %v, want %v", ids, got, want)
+		}
+	}
+}
+
 func TestPrune(t *testing.T) {
 	const day = 24 * time.Hour
 	now := time.Now()
@@ -69,6 +79,8 @@ func TestPrune(t *testing.T) {
 		"ids over, owed":           {limits, 90 * day, true, true, true},
 		"results outlast ids":      {Limits{Results: 60 * day, IDs: day}, 59 * day, false, true, true},
 		"results outlast ids, end": {Limits{Results: 60 * day, IDs: day}, 61 * day, false, false, false},
+		"ids of minutes":           {Limits{time.Minute, 10 * time.Minute, 0}, 30*time.Minute - time.Second, false, false, true},
+		"ids of minutes are over":  {Limits{time.Minute, 10 * time.Minute, 0}, 30*time.Minute + time.Second, false, false, false},
 		"no limits":                {Limits{}, 3650 * day, false, true, true},
 		"no limit of ids":          {Limits{Results: day}, 3650 * day, false, false, true},
 		"no limit of results":      {Limits{IDs: day}, 3650 * day, false, true, true},
