@@ -147,6 +147,7 @@ func newSchedule(d *dice) schedule {
 	}
 	s.addClients(d)
 	s.stallClients(d)
+	s.ageCopy(d)
 	slices.SortStableFunc(s.deeds, func(a, b deed) int { return int(a.at - b.at) })
 	return s
 }
@@ -257,6 +258,29 @@ func (s *schedule) stallClients(d *dice) {
 		if c := &s.clients[i]; d.chance("stalled clients", 0.05) {
 			c.stallAt = d.upTo("stalled clients", s.horizon)
 			c.stalls = d.upTo("stalled clients", pick(d, "stalled clients", 10*time.Second, 5*time.Minute)) + time.Millisecond
+		}
+	}
+}
+
+// ageCopy has an hour pass before the journal goes back, in some schedules in
+// which it does: by then all that its copy does not know has long ended.
+func (s *schedule) ageCopy(d *dice) {
+	i := slices.IndexFunc(s.deeds, func(d deed) bool { return d.what == "roll back" })
+	if i < 0 || !d.chance("old copy", 0.5) {
+		return
+	}
+	const hour = time.Hour
+	s.deeds[i].arg = "by an hour"
+	s.horizon += hour
+	at := s.deeds[i].at
+	for k := range s.deeds {
+		if s.deeds[k].at >= at && s.deeds[k].what != "copy journal" {
+			s.deeds[k].at += hour
+		}
+	}
+	for k := range s.clients {
+		if d.chance("old copy", 0.5) { // it comes when the hour is over
+			s.clients[k].from += at + hour - d.upTo("old copy", time.Minute)
 		}
 	}
 }
