@@ -139,6 +139,10 @@ var table = []mutation{
 		edits: []edit{{"agent/runs.go", "		case j.key.After(snap.Mark) &&", "		case false && j.key.After(snap.Mark) &&"}},
 	},
 	{
+		name: "a start is sent again before lower numbers are in the journal", by: judge.Unknown,
+		edits: []edit{{"agent/runs.go", "	if l.batch.Empty() {\n		l.start(again)", "	if true {\n		l.start(again)"}},
+	},
+	{
 		name: "the runner may forget a run before its end is in the journal", by: judge.Unknown,
 		edits: []edit{{"agent/finish.go", "	failpoint.Hit(failpoint.Exited)\n", "	failpoint.Hit(failpoint.Exited)\n	l.ackRun(e.Key)\n"}},
 	},
