@@ -5,15 +5,17 @@ import (
 	"io"
 	"slices"
 	"text/tabwriter"
+	"time"
 )
 
 // A gauge is something that must not grow with the number of jobs.
 type gauge struct {
 	name, unit string
 	panel      string
-	room       int64   // how much it may be more at the end than in the middle
-	share      float64 // and which share of what it was then
-	perJob     int64   // it may grow by so many bytes a job; it is said how much it does
+	room       int64         // how much it may be more at the end than in the middle
+	share      float64       // and which share of what it was then
+	perJob     int64         // it may grow by so many bytes a job; it is said how much it does
+	flatAfter  time.Duration // does so only for so long; 0 = for ever
 }
 
 var gauges = []gauge{
@@ -25,8 +27,7 @@ var gauges = []gauge{
 	{name: "broker descriptors", unit: "", panel: "descriptors", room: 8},
 	{name: "agent threads", unit: "", panel: "threads", room: 8},
 	{name: "runner threads", unit: "", panel: "threads", room: 8},
-	// Results go after a minute. Ids are remembered for two hours at least.
-	{name: "journal", unit: "kB", panel: "journal", perJob: 800},
+	{name: "journal", unit: "kB", panel: "journal", room: 16 << 10, share: 0.15, perJob: 800, flatAfter: soakForgets},
 	{name: "runner disk", unit: "kB", panel: "disk", room: 4 << 10, share: 0.25},
 	{name: "broker disk", unit: "kB", panel: "disk", room: 24 << 10, share: 0.25},
 	{name: "runner files", unit: "", panel: "files", room: 4 * soakWorkers},
@@ -54,7 +55,7 @@ func (s *soak) judge(w io.Writer, goroutines int) (bad []string) {
 		}
 		allowed := middle + g.room + int64(float64(middle)*g.share)
 		verdict := "flat"
-		if g.perJob > 0 {
+		if g.perJob > 0 && (g.flatAfter == 0 || last.Seconds < 2*g.flatAfter.Seconds()) {
 			allowed = g.perJob * int64(s.jobs) >> 10
 			verdict = fmt.Sprintf("%d bytes a job", end<<10/int64(s.jobs))
 		}

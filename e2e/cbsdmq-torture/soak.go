@@ -35,6 +35,7 @@ type soak struct {
 	begun    time.Time
 	mu       sync.Mutex
 	open     map[string]struct{} // jobs that are not answered
+	again    map[string]struct{} // jobs that were submitted more than once
 	answered int
 	states   map[cbsdmq.State]int
 	strange  int // final replies too many, or of no job
@@ -48,9 +49,13 @@ type sample struct {
 	Values  map[string]int64 `json:"values"` // by the names of gauges
 }
 
-// soakMemory is how long results and ids are kept in a soak: the journal must
-// be seen to forget.
-const soakMemory = time.Minute
+// soakMemory is how long results and ids are kept in a soak, and soakForgets
+// when the journal no longer grows at the latest: ids of clocks that are ahead by
+// soakMemory stay as much longer, twice over, and what may go goes within two minutes.
+const (
+	soakMemory  = time.Minute
+	soakForgets = 3*soakMemory + 2*time.Minute
+)
 
 // soakFlight is how many jobs may be unanswered at one time, soakWorkers how
 // many of them run.
@@ -60,7 +65,7 @@ const (
 )
 
 func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	s := &soak{open: make(map[string]struct{}), states: make(map[cbsdmq.State]int)}
+	s := &soak{open: make(map[string]struct{}), again: make(map[string]struct{}), states: make(map[cbsdmq.State]int)}
 	fs := flag.NewFlagSet("cbsdmq-torture soak", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.IntVar(&s.jobs, "jobs", 20_000, "how many")
@@ -190,8 +195,8 @@ func (s *soak) load(ctx context.Context) error {
 		s.mu.Lock()
 		s.open[id] = struct{}{}
 		s.mu.Unlock()
-		if res := r.bus.Put(ctx, bus.Message{Tube: bus.Tube{Name: r.to.Tube}, Body: body})[0]; res.Err != nil {
-			return fmt.Errorf("submitting: %w", res.Err)
+		if err := s.put(ctx, r.bus, bus.Message{Tube: bus.Tube{Name: r.to.Tube}, Body: body}, id); err != nil {
+			return fmt.Errorf("submitting: %w", err)
 		}
 	}
 	patience, cancel := context.WithTimeout(ctx, 2*time.Minute)
@@ -203,6 +208,20 @@ func (s *soak) load(ctx context.Context) error {
 	}
 	s.sample()
 	return nil
+}
+
+// put submits a job until it is confirmed: whether one that was not is there
+// nobody knows, and it is answered once or twice.
+func (s *soak) put(ctx context.Context, b *bus.Bus, m bus.Message, id string) error {
+	for {
+		err := b.Put(ctx, m)[0].Err
+		if err == nil || !wait(ctx, time.Second) {
+			return err
+		}
+		s.mu.Lock()
+		s.again[id] = struct{}{}
+		s.mu.Unlock()
+	}
 }
 
 // job is a read or a change. What is no cbsd changes nothing: it is asked for
@@ -227,7 +246,9 @@ func (s *soak) answer(reply cbsdmq.Reply) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, waits := s.open[id]; !waits {
-		s.strange++
+		if _, twice := s.again[id]; !twice {
+			s.strange++
+		}
 		return false
 	}
 	delete(s.open, id)
