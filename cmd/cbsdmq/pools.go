@@ -30,7 +30,7 @@ type poolInfo struct {
 	Broker string            `json:"broker"`
 	URI    string            `json:"uri"`
 	Tube   string            `json:"tube"`
-	State  string            `json:"state"`               // serving, paused, no agent, unreachable, bad configuration
+	State  string            `json:"state"`               // of poolState, or no agent, unreachable, bad configuration
 	Agent  *cbsdmq.AgentInfo `json:"agent"`               // null where none answers
 	Server string            `json:"server,omitempty"`    // name and version of the broker
 	Kept   *bool             `json:"durable,omitempty"`   // the broker keeps over its restart what it has confirmed
@@ -45,7 +45,8 @@ func newPoolsCommand(g *globals) *cobra.Command {
 		Long: `List the pools whose configuration files are found, and ask their agents, two
 seconds at most, how they are.
 
-UP is how long the agent has been up, OLDEST how long the job has waited that has
+STATE is "in trouble" where the agent cannot write its journal or does not trust
+its cbsd with changes; the reason stands below the table. UP is how long the agent has been up, OLDEST how long the job has waited that has
 waited longest, GUESTS how many are on and how many there are, DISK how full the
 pool's file system is, DURABLE whether the broker keeps what it has confirmed
 when it restarts. -o json has more: files, tubes, bytes.
@@ -96,10 +97,7 @@ func (g *globals) ask(ctx context.Context, pool config.Found) poolInfo {
 		}
 		var agent cbsdmq.AgentInfo
 		if agent, err = s.Status(ctx); err == nil {
-			in.State, in.Agent, in.Error = "serving", &agent, agent.Trouble
-			if agent.Paused != nil {
-				in.State = "paused"
-			}
+			in.State, in.Agent, in.Error = poolState(agent), &agent, agent.Trouble
 			return in
 		}
 	}
@@ -108,6 +106,17 @@ func (g *globals) ask(ctx context.Context, pool config.Found) poolInfo {
 		in.State, in.Error = noAgent, fmt.Sprintf("no cbsdmq agent answers within %s", poolsWait)
 	}
 	return in
+}
+
+// poolState is the state of a pool whose agent answers.
+func poolState(a cbsdmq.AgentInfo) string {
+	switch {
+	case a.Trouble != "":
+		return "in trouble"
+	case a.Paused != nil:
+		return "paused"
+	}
+	return "serving"
 }
 
 func (g *globals) listPools(infos []poolInfo) error {
