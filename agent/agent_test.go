@@ -412,6 +412,34 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// Who cancels what never comes cannot make the journal grow without end, and keeps
+// nobody from cancelling what is there.
+func TestTooManyCancelledThatNeverCome(t *testing.T) {
+	b := newBench(t)
+	s := b.start()
+	var graves journal.Batch
+	for range maxTombstones {
+		graves.Tombstone = append(graves.Tombstone, newID())
+	}
+	if !s.post(t.Context(), func(l *loop) {
+		if err := l.s.cfg.Journal.Commit(&graves); err != nil {
+			t.Error(err)
+		}
+	}) {
+		t.Fatal("the agent has ended")
+	}
+	err := s.cancel(t.Context(), cbsdmq.Request{Job: newID(), By: "anna"})
+	if cbsdmq.CodeOf(err) != cbsdmq.CodeUnavailable || !strings.Contains(fmt.Sprint(err), "100000 others") || cbsdmq.HintOf(err) == "" {
+		t.Errorf("one more: %v", err)
+	}
+	id := b.submit("jstart", "jname=jail1")
+	b.running(id)
+	if err := s.cancel(t.Context(), cbsdmq.Request{Job: id, By: "anna"}); err != nil {
+		t.Fatal(err)
+	}
+	b.want(id, cbsdmq.Cancelled, cbsdmq.ExitCancelled)
+}
+
 // A script of cbsd traps SIGTERM: it loses the step that it is at, goes on and
 // ends with status 0. That is not done.
 func TestCancelGoesOn(t *testing.T) {

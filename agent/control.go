@@ -283,6 +283,9 @@ func headOf(kept int64) int64 {
 	return runner.OutputHead
 }
 
+// maxTombstones bounds the jobs that are cancelled before they come.
+const maxTombstones = 100_000
+
 // cancel ends a job, or keeps it from beginning: also one that has not come
 // yet.
 func (s *Server) cancel(ctx context.Context, req cbsdmq.Request) error {
@@ -304,6 +307,11 @@ func (l *loop) cancel(req cbsdmq.Request, done func(error)) {
 		case row != nil:
 			j = l.jobs[row.Seq]
 		}
+	}
+	if j == nil && l.s.cfg.Journal.Tombstones()+len(l.batch.Tombstone) >= maxTombstones {
+		done(cbsdmq.Errorf(cbsdmq.CodeUnavailable, "job", "pool %s knows no job %s, and has been told to cancel %d others that had not come",
+			l.s.cfg.Pool, id, maxTombstones).WithHint("look whether a client cancels what it never submits; cancel this one when it is in `cbsdmq jobs %s`", l.s.cfg.Pool))
+		return
 	}
 	l.note(done)
 	if j != nil {

@@ -30,10 +30,10 @@ func (j *Journal) Commit(b *Batch) error {
 }
 
 func (j *Journal) commit(ctx context.Context, b *Batch) error {
-	meta, kept := j.meta, j.kept
+	meta, kept, tombstones := j.meta, j.kept, j.tombstones
 	err := j.atomically(ctx, func() error { return j.writeBatch(ctx, b) })
 	if err != nil {
-		j.meta, j.kept = meta, kept
+		j.meta, j.kept, j.tombstones = meta, kept, tombstones
 	}
 	return err
 }
@@ -58,10 +58,16 @@ func (j *Journal) writeBatch(ctx context.Context, b *Batch) error {
 	now := time.Now()
 	us := now.UnixMicro()
 	for _, id := range b.Tombstone {
-		if _, err := j.stmt.tombstone.ExecContext(ctx, id, us); err != nil {
+		res, err := j.stmt.tombstone.ExecContext(ctx, id, us)
+		if err != nil {
+			return err
+		}
+		added, err := res.RowsAffected()
+		if err != nil {
 			return err
 		}
 		j.strays = true
+		j.tombstones += int(added)
 	}
 	known := false
 	for _, a := range b.Accept {

@@ -44,6 +44,7 @@ type Journal struct {
 	mode       string
 	unscrubbed bool // secrets may be in the log
 	strays     bool // there may be tombstones or aliases
+	tombstones int  // how many
 	past       *Past
 	marked     mark // last written outside the pool
 

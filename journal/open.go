@@ -86,8 +86,8 @@ func (j *Journal) open(ctx context.Context, mode string) error {
 	if err := j.countKept(ctx); err != nil {
 		return err
 	}
-	const strays = "SELECT EXISTS (SELECT 1 FROM tombstone) OR EXISTS (SELECT 1 FROM alias)"
-	if err := j.write.QueryRowContext(ctx, strays).Scan(&j.strays); err != nil {
+	const strays = "SELECT count(*), count(*) > 0 OR EXISTS (SELECT 1 FROM alias) FROM tombstone"
+	if err := j.write.QueryRowContext(ctx, strays).Scan(&j.tombstones, &j.strays); err != nil {
 		return err
 	}
 	j.read, err = OpenReader(j.path)

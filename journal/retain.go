@@ -49,7 +49,7 @@ func (j *Journal) Prune(ctx context.Context, now time.Time, l Limits) (more bool
 
 func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool, err error) {
 	var files []string
-	var freed int64
+	var freed, tombs int64
 	err = j.atomically(ctx, func() error {
 		drops, err := j.droppable(ctx, now, l)
 		if err != nil {
@@ -89,8 +89,7 @@ func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool
 		if err != nil {
 			return err
 		}
-		tombs, err := res.RowsAffected()
-		if err != nil {
+		if tombs, err = res.RowsAffected(); err != nil {
 			return err
 		}
 		more = len(drops) == pruneStep || len(forget) == pruneStep || tombs == pruneStep || moreActs
@@ -100,6 +99,7 @@ func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool
 		return false, err
 	}
 	j.kept -= freed
+	j.tombstones -= int(tombs)
 	var errs []error
 	for _, name := range files {
 		// What is left here is removed by Sweep.
@@ -109,6 +109,10 @@ func (j *Journal) prune(ctx context.Context, now time.Time, l Limits) (more bool
 	}
 	return more, errors.Join(errs...)
 }
+
+// Tombstones is how many jobs are remembered as cancelled that had not come. It is
+// for who commits.
+func (j *Journal) Tombstones() int { return j.tombstones }
 
 // change runs a statement on the jobs seqs, its only argument as JSON.
 func (j *Journal) change(ctx context.Context, seqs []int64, query string) error {
