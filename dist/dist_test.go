@@ -69,7 +69,7 @@ func TestSampleCluster(t *testing.T) {
 }
 
 // shells are the scripts of the repository that sh runs.
-var shells = []string{"rc.d/*", "*.sh", "samples/bin.*/*", "samples/wire/*.sh", "testdata/rc.subr", "testdata/daemon", "../test.sh", "../internal/testserver/*.sh"}
+var shells = []string{"rc.d/*", "*.sh", "samples/bin.*/*", "samples/wire/*.sh", "testdata/rc.subr", "testdata/daemon", "testdata/bin/*", "../test.sh", "../internal/testserver/*.sh"}
 
 func TestScriptsParse(t *testing.T) {
 	for _, pattern := range shells {

@@ -62,7 +62,7 @@ func (s *site) typed(ts *testscript.TestScript, commands string) error {
 		"/tmp/", ts.Getenv("TMPDIR") + "/",
 	}
 	if s.broker != nil {
-		replace = append(replace, "127.0.0.1:11300", s.broker.Addr)
+		replace = append(replace, "127.0.0.1:11300", s.broker.Addr, "10.0.0.7:11300", s.broker.Addr, " 10.0.0.7", " "+ts.Getenv("BROKER_HOST"))
 	}
 	for _, pool := range []string{"/pool1", "/pool2"} {
 		for _, after := range []string{"/", "\n", " ", `"`, "'"} {
@@ -76,7 +76,7 @@ func (s *site) typed(ts *testscript.TestScript, commands string) error {
 	}
 	path := ts.Getenv("PATH")
 	defer ts.Setenv("PATH", path)
-	ts.Setenv("PATH", s.path("root/stand-in")+string(filepath.ListSeparator)+path)
+	ts.Setenv("PATH", strings.Join([]string{s.path("root/usr/local/bin"), filepath.Join(ts.Getenv("DIST"), "testdata/bin"), path}, string(filepath.ListSeparator)))
 	return ts.Exec("sh", script)
 }
 
@@ -116,10 +116,11 @@ func (s *site) tune(_ *testscript.TestScript, args []string) error {
 	return os.WriteFile(file, text, 0o600)
 }
 
-// host makes the stand-ins for what FreeBSD has and the test's host has not.
+// host puts on the host what is not in a package: the rc scripts' surroundings, and
+// where cbsdmq does not come as one, what that would bring.
 func (s *site) host() error {
-	dir := s.path("root/stand-in")
-	if _, err := os.Stat(dir); err == nil {
+	share := s.path("root/usr/local/share/examples/cbsdmq")
+	if _, err := os.Stat(share); err == nil {
 		return nil
 	}
 	for _, name := range []string{"cbsdmq", "cbsdmq_runner", "cbsdmq_broker"} {
@@ -127,31 +128,14 @@ func (s *site) host() error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(share, 0o755); err != nil || s.packed {
 		return err
 	}
 	samples, err := filepath.Abs("../../dist/samples")
 	if err != nil {
 		return err
 	}
-	share := s.path("root/usr/local/share/examples/cbsdmq")
-	if err := os.MkdirAll(share, 0o755); err != nil {
-		return err
-	}
-	if err := os.Symlink(samples, filepath.Join(share, "jobs")); err != nil {
-		return err
-	}
-	rc := s.path("root/etc/rc.conf")
-	for name, text := range map[string]string{
-		"service": `script=` + s.path("root/usr/local/etc/rc.d") + `/$1; shift; exec sh $script "$@"`,
-		"sysrc":   `for v; do echo "${v%%=*}=\"${v#*=}\"" >> ` + rc + `; done`,
-		"pkg":     `exit 0`,
-	} {
-		if err := testserver.WriteScript(filepath.Join(dir, name), "#!/bin/sh\n"+text+"\n"); err != nil {
-			return err
-		}
-	}
-	return nil
+	return os.Symlink(samples, filepath.Join(share, "jobs"))
 }
 
 // original puts the rc script and the program of an original agent on the host:

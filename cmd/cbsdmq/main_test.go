@@ -24,5 +24,6 @@ func TestMain(m *testing.M) {
 		"bs_router":        main,
 		"cbsd-mq-router":   main,
 		"bs_router-client": main,
+		"pkg":              pkgMain,
 	})
 }

@@ -28,6 +28,9 @@ import (
 // patience is how long a process is waited for; it ends a test that hangs.
 const patience = 60 * time.Second
 
+// onBeanstalkd tells transcripts that start one.
+var onBeanstalkd = regexp.MustCompile(`(?m)^(pool \S+|broker start)$`)
+
 // TestScripts runs the transcripts in testdata. Beside testscript's own
 // commands they have those of a site.
 func TestScripts(t *testing.T) {
@@ -38,6 +41,13 @@ func TestScripts(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			t.Parallel()
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if onBeanstalkd.Match(text) {
+				testserver.RequireBeanstalkd(t) // within the transcript it is too late to skip it
+			}
 			s := &site{t: t, logs: t.TempDir(), processes: make(map[string]*exec.Cmd), held: make(map[string]string)}
 			testscript.Run(t, testscript.Params{
 				Files:               []string{file},
@@ -61,6 +71,7 @@ type site struct {
 	processes map[string]*exec.Cmd
 	workdirs  []string
 	docs      []string // blocks of pages that were run
+	packed    bool     // cbsdmq comes to the host as a package
 	holds     int
 	held      map[string]string // by pool, the file that its commands wait for
 }
@@ -148,6 +159,7 @@ func (s *site) close() {
 //	doc PAGE BLOCK            run a block of a page of docs, by the name in its mark; `all`: each one must have been run
 //	tune POOL                 point a file that init wrote to the site's cbsd, directories and broker
 //	original NAME             let the host have the rc script of an original agent
+//	pack VERSION              make the package cbsdmq-VERSION.pkg, for the stand-in of pkg(8)
 //	need PROGRAM              where it is missing, say so, and fail where CI=true
 //	clean                     no file and no process of a demo may be left
 func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
@@ -188,6 +200,7 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		"doc":       {2, s.doc},
 		"tune":      {1, s.tune},
 		"original":  {1, s.original},
+		"pack":      {1, s.pack},
 		"need":      {1, s.need},
 		"clean":     {0, s.clean},
 	}
@@ -219,16 +232,10 @@ func (s *site) pool(ts *testscript.TestScript, args []string) error {
 		broker = args[1]
 		section["uri"], section["embedded_listen"] = "embedded", "127.0.0.1:0"
 	default:
-		if s.broker == nil {
-			s.broker = testserver.BeanstalkdWithoutBinlog(s.t)
-		}
-		section["uri"] = s.broker.Addr
-		host, port, err := net.SplitHostPort(s.broker.Addr)
-		if err != nil {
+		if err := s.startBroker(ts); err != nil {
 			return err
 		}
-		ts.Setenv("BROKER_HOST", host)
-		ts.Setenv("BROKER_PORT", port)
+		section["uri"] = s.broker.Addr
 	}
 	text, err := json.MarshalIndent(map[string]any{
 		"cbsdenv": s.path(name), "cbsd": s.cbsd, "broker": broker, broker: section,
@@ -335,10 +342,21 @@ func (s *site) kill9(_ *testscript.TestScript, args []string) error {
 	return nil
 }
 
-func (s *site) brokerUpDown(_ *testscript.TestScript, args []string) error {
-	if args[0] == "start" { // before there is a pool
-		s.broker = testserver.BeanstalkdWithoutBinlog(s.t)
+// startBroker starts beanstalkd, where that was not done.
+func (s *site) startBroker(ts *testscript.TestScript) error {
+	if s.broker != nil {
 		return nil
+	}
+	s.broker = testserver.BeanstalkdWithoutBinlog(s.t)
+	host, port, err := net.SplitHostPort(s.broker.Addr)
+	ts.Setenv("BROKER_HOST", host)
+	ts.Setenv("BROKER_PORT", port)
+	return err
+}
+
+func (s *site) brokerUpDown(ts *testscript.TestScript, args []string) error {
+	if args[0] == "start" { // before there is a pool
+		return s.startBroker(ts)
 	}
 	if args[0] == "up" {
 		s.broker.Start(s.t)

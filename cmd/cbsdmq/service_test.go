@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,18 +37,20 @@ func (s *site) installService(name string) (script string, err error) {
 	if script, err = testserver.RCScript("../../dist", root, name); err != nil {
 		return "", err
 	}
-	program := filepath.Join(root, "usr/local/bin/cbsdmq")
-	if _, err := os.Lstat(program); err == nil {
-		return script, nil
+	links := map[string]string{filepath.Join(root, "usr/local/etc/cbsdmq"): s.path(etc)}
+	if !s.packed {
+		exe, err := exec.LookPath("cbsdmq")
+		if err != nil {
+			return "", err
+		}
+		links[filepath.Join(root, "usr/local/bin/cbsdmq")] = exe
 	}
-	exe, err := exec.LookPath("cbsdmq")
-	if err != nil {
-		return "", err
+	for link, to := range links {
+		if err := os.Symlink(to, link); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
 	}
-	if err := os.Symlink(exe, program); err != nil {
-		return "", err
-	}
-	return script, os.Symlink(s.path(etc), filepath.Join(root, "usr/local/etc/cbsdmq"))
+	return script, nil
 }
 
 // endServices ends what the services have started, by the pids they wrote down:

@@ -18,9 +18,15 @@ func BeanstalkdWithoutBinlog(t testing.TB, args ...string) *Process {
 	return startBeanstalkd(t, args...)
 }
 
+// RequireBeanstalkd is Require of beanstalkd.
+func RequireBeanstalkd(t testing.TB) (path string) {
+	t.Helper()
+	return Require(t, "beanstalkd", "apt-get install beanstalkd (Debian), pkg install beanstalkd (FreeBSD)")
+}
+
 func startBeanstalkd(t testing.TB, args ...string) *Process {
 	t.Helper()
-	path := Require(t, "beanstalkd", "apt-get install beanstalkd (Debian), pkg install beanstalkd (FreeBSD)")
+	path := RequireBeanstalkd(t)
 	addr := FreeAddr(t)
 	host, port, _ := net.SplitHostPort(addr)
 	return StartProcess(t, addr, path, append([]string{"-l", host, "-p", port}, args...)...)

@@ -24,8 +24,7 @@ func RCScript(dist, root, name string) (script string, err error) {
 		}
 		out := "ROOT=" + root + "\n" + string(text)
 		if to != filepath.Join(root, "etc/rc.subr") {
-			out = strings.NewReplacer("/usr/local", root+"/usr/local", "/usr/sbin/daemon", root+"/usr/sbin/daemon",
-				"/var/", root+"/var/", "/etc/rc.subr", root+"/etc/rc.subr").Replace(string(text))
+			out = Relocate(root, string(text))
 		}
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return "", err
@@ -40,4 +39,10 @@ func RCScript(dist, root, name string) (script string, err error) {
 		}
 	}
 	return script, nil
+}
+
+// Relocate has a script look below root, as if that were /.
+func Relocate(root, text string) string {
+	return strings.NewReplacer("/usr/local", root+"/usr/local", "/usr/sbin/daemon", root+"/usr/sbin/daemon",
+		"/var/", root+"/var/", "/etc/rc.subr", root+"/etc/rc.subr").Replace(text)
 }
