@@ -27,6 +27,7 @@ var copied = []struct {
 	{"etc/rc.d", "dist/rc.d/*", 0o555},
 	{"libexec/cbsdmq", "dist/libexec/*", 0o555},
 	{"share/doc/cbsdmq", "*.md", 0o444},
+	{"share/doc/cbsdmq", "LICENSE", 0o444},
 	{"share/doc/cbsdmq/docs", "docs/*.md", 0o444},
 	{"share/examples/cbsdmq", "dist/*.sh", 0o555},
 	{"share/examples/cbsdmq", "config/example.json", 0o444},

@@ -39,7 +39,7 @@ func of(p freebsdpkg.Package) freebsdpkg.Package {
 commands over beanstalkd, NATS, RabbitMQ, Kafka, ActiveMQ or ZeroMQ and loses
 none. It takes the place of bs_router, cbsd-mq-router and bs_router-client.`
 	p.WWW, p.Maintainer = "https://github.com/cbsd/cbsdmq", "ports@FreeBSD.org"
-	p.Categories = []string{"sysutils"}
+	p.Categories, p.License = []string{"sysutils"}, "BSD2CLAUSE"
 	p.Messages = map[string]string{"install": install, "upgrade": upgrade, "remove": remove}
 	var post, pre strings.Builder
 	for _, sample := range slices.Sorted(maps.Keys(samples)) {

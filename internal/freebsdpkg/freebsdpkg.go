@@ -39,6 +39,7 @@ type Package struct {
 	Name, Version, Origin string
 	Comment, Desc         string
 	WWW, Maintainer       string
+	License               string // by its name in the ports: BSD2CLAUSE
 	Categories            []string
 	ABI                   string // FreeBSD:14:amd64
 	Prefix                string
@@ -67,6 +68,7 @@ type manifest struct {
 	Prefix       string            `json:"prefix"`
 	FlatSize     int64             `json:"flatsize"`
 	LicenseLogic string            `json:"licenselogic"`
+	Licenses     []string          `json:"licenses"`
 	Desc         string            `json:"desc"`
 	Categories   []string          `json:"categories"`
 	Messages     []message         `json:"messages,omitempty"`
@@ -149,7 +151,7 @@ func (p Package) manifest() (manifest, error) {
 	}
 	m := manifest{
 		Name: p.Name, Origin: p.Origin, Version: p.Version, Comment: p.Comment, Maintainer: p.Maintainer, WWW: p.WWW,
-		ABI: p.ABI, Arch: arch, Prefix: p.Prefix, LicenseLogic: "single", Desc: encode(p.Desc), Categories: p.Categories,
+		ABI: p.ABI, Arch: arch, Prefix: p.Prefix, LicenseLogic: "single", Licenses: []string{p.License}, Desc: encode(p.Desc), Categories: p.Categories,
 		Files: make(map[string]string), Directories: make(map[string]string), Scripts: make(map[string]string),
 	}
 	for _, f := range p.Files {

@@ -20,7 +20,7 @@ import (
 func sample() Package {
 	return Package{
 		Name: "tool", Version: "1.2", Origin: "sysutils/tool", Comment: "a tool", Desc: "does 100% of the work, für alle",
-		WWW: "https://example.org/", Maintainer: "ports@example.org", Categories: []string{"sysutils"},
+		WWW: "https://example.org/", Maintainer: "ports@example.org", Categories: []string{"sysutils"}, License: "BSD2CLAUSE",
 		ABI: "FreeBSD:14:aarch64", Prefix: "/usr/local",
 		Files: []File{
 			{"/usr/local/bin/tool", 0o755, []byte("program")},
@@ -86,7 +86,7 @@ func TestMembers(t *testing.T) {
 	compact := map[string]any{
 		"name": "tool", "version": "1.2", "origin": "sysutils/tool", "comment": "a tool", "desc": "does 100%25 of the work, f%c3%bcr alle",
 		"www": "https://example.org/", "maintainer": "ports@example.org", "categories": []any{"sysutils"},
-		"abi": "FreeBSD:14:aarch64", "arch": "freebsd:14:aarch64:64", "prefix": "/usr/local", "flatsize": 7.0, "licenselogic": "single",
+		"abi": "FreeBSD:14:aarch64", "arch": "freebsd:14:aarch64:64", "prefix": "/usr/local", "flatsize": 7.0, "licenselogic": "single", "licenses": []any{"BSD2CLAUSE"},
 		"messages": []any{map[string]any{"message": "there", "type": "install"}, map[string]any{"message": "gone", "type": "remove"}},
 	}
 	if diff := cmp.Diff(compact, manifests[0]); diff != "" {
