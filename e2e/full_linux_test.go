@@ -13,41 +13,6 @@ import (
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
-// small mounts a file system of so many bytes at dir.
-func small(t *testing.T, dir string, size int) {
-	t.Helper()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("cbsdmq-e2e", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", size)); err != nil {
-		t.Skipf("cannot mount a small file system, root can (%v): NOT TESTED", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// fill writes to name until there is no room.
-func fill(t *testing.T, name string) {
-	t.Helper()
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	block := make([]byte, 64<<10)
-	for len(block) > 0 {
-		if _, err = f.Write(block); err != nil {
-			block = block[:len(block)/2]
-		}
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-}
-
 // TestJournalFull fills the disk of the journal while a command runs. Its end
 // is written into the reserve; jobs that come then stay on the broker, and run
 // when there is room.
@@ -55,20 +20,20 @@ func TestJournalFull(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, beanstalkd(t))
 	w.guest("vm1")
-	small(t, w.journalDir(), 16<<20)
+	testserver.SmallDisk(t, w.journalDir(), "16m")
 	letGo := w.hold("bset")
 	a := w.agent("")
 	o := w.original()
 	running := o.put(body("bset", "jname=vm1", "tags=running"))
 	w.begun(1)
 	ballast := filepath.Join(w.journalDir(), "ballast")
-	fill(t, ballast)
+	testserver.FillDisk(t, ballast)
 	letGo()
 	if r := o.replies(running, 1)[0]; r.State != cbsdmq.Done {
 		t.Errorf("the job that ran ended %s: %s", r.State, r.Reason)
 	}
 	// What the reserve has left is used up too.
-	fill(t, ballast+"2")
+	testserver.FillDisk(t, ballast+"2")
 	var waiting []uint64
 	for i := range 5 {
 		waiting = append(waiting, o.put(body("bset", "jname=vm1", fmt.Sprintf("tags=n%d", i))))
@@ -106,7 +71,7 @@ func TestFullDiskAndRoomMakers(t *testing.T) {
 	w := newWorld(t, beanstalkd(t))
 	w.guest("vm1")
 	w.guest("vm2")
-	small(t, w.journalDir(), 16<<20)
+	testserver.SmallDisk(t, w.journalDir(), "16m")
 	letGo := w.hold("bset")
 	w.agent("")
 	o := w.original()
@@ -114,7 +79,7 @@ func TestFullDiskAndRoomMakers(t *testing.T) {
 	queued := o.put(body("bremove", "jname=vm1"))
 	w.begun(1)
 	ballast := filepath.Join(w.journalDir(), "ballast")
-	fill(t, ballast)
+	testserver.FillDisk(t, ballast)
 	letGo()
 	ends := make(map[string]cbsdmq.Reply)
 	collect := func(id uint64) {
@@ -158,7 +123,7 @@ func TestFullDiskAndRoomMakers(t *testing.T) {
 func TestJournalReadOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, beanstalkd(t))
-	small(t, w.journalDir(), 16<<20)
+	testserver.SmallDisk(t, w.journalDir(), "16m")
 	a := w.agent("")
 	o := w.original()
 	o.good()
@@ -189,7 +154,7 @@ func TestRunDirFull(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, beanstalkd(t))
 	dir := filepath.Join(w.dir, "small")
-	small(t, dir, 4<<20)
+	testserver.SmallDisk(t, dir, "4m")
 	w.configure(map[string]any{"run_dir": filepath.Join(dir, "run")})
 	a := w.agent("")
 	o := w.original()
@@ -197,7 +162,7 @@ func TestRunDirFull(t *testing.T) {
 		t.Fatalf("with room: %+v", r)
 	}
 	ballast := filepath.Join(dir, "ballast")
-	fill(t, ballast)
+	testserver.FillDisk(t, ballast)
 	if r := o.run(body("bls")); r.State == cbsdmq.Done && !strings.Contains(strings.Join(r.Warnings, "\n"), "the disk of run_dir is full") {
 		t.Errorf("without room: %+v", r)
 	}
@@ -219,7 +184,7 @@ func TestEmbeddedBrokerFull(t *testing.T) {
 	broker := embeddedNATS(t)
 	w := newWorld(t, broker)
 	dir := filepath.Join(w.dir, "nats")
-	small(t, dir, 32<<20)
+	testserver.SmallDisk(t, dir, "32m")
 	broker["nats"].(map[string]any)["embedded_dir"] = dir
 	w.configure(broker)
 	w.guest("vm1")
@@ -228,7 +193,7 @@ func TestEmbeddedBrokerFull(t *testing.T) {
 		t.Fatalf("run ends with %d: %s", end.status, end.stderr)
 	}
 	ballast := filepath.Join(dir, "ballast")
-	fill(t, ballast)
+	testserver.FillDisk(t, ballast)
 	end := w.cbsdmq("submit", "--config", w.file, "--timeout", "3s", "bset", "jname=vm1", "tags="+strings.Repeat("x", 50_000))
 	if end.status == 0 {
 		t.Error("a job was submitted that the broker cannot keep")

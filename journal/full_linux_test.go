@@ -12,39 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
-// smallDisk mounts a file system of so many bytes.
-func smallDisk(t *testing.T, size string) string {
+func smallDisk(t *testing.T, size string) (dir string) {
 	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
-		t.Skipf("NOT TESTED: a small disk cannot be mounted here: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir = t.TempDir()
+	testserver.SmallDisk(t, dir, size)
 	return dir
 }
 
-// fillDisk uses up the room of dir to the last byte, and returns the file.
-func fillDisk(t *testing.T, dir string) string {
+// fillDisk returns the file that takes all the room of dir.
+func fillDisk(t *testing.T, dir string) (name string) {
 	t.Helper()
-	name := filepath.Join(dir, "filler")
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for size := 1 << 20; size > 0; {
-		if _, err := f.Write(make([]byte, size)); errors.Is(err, unix.ENOSPC) {
-			size /= 2
-		} else if err != nil {
-			t.Fatal(err)
-		}
-	}
+	name = filepath.Join(dir, "filler")
+	testserver.FillDisk(t, name)
 	return name
 }
 

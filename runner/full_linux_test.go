@@ -1,24 +1,19 @@
 package runner
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 // Without room for its log a runner starts nothing, and forgets no end.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
-	if err := unix.Mount("cbsdmq-test", dir, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
-		t.Skipf("cannot mount a small file system: %v", err)
-	}
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	testserver.SmallDisk(t, dir, "1m")
 	s := &site{t: t, dir: filepath.Join(dir, "run")}
 	t.Cleanup(s.cleanup)
 	s.serve()
@@ -30,17 +25,7 @@ func TestDiskFull(t *testing.T) {
 	a.until(running.Key, Started)
 
 	fill := filepath.Join(dir, "fill")
-	f, err := os.Create(fill)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	f.Close()
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
+	testserver.FillDisk(t, fill)
 
 	// The log's last page has room for some lines yet.
 	var last Event
