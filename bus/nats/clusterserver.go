@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -43,11 +44,14 @@ type ServerTLS struct{ Cert, Key, CA string }
 
 // A Member is a running server of a cluster.
 type Member struct {
-	server *natsserver.Server
-	lock   *os.File
-	log    *slog.Logger
-	names  []string
-	whole  int // servers of the cluster
+	cfg  ClusterConfig
+	lock *os.File
+	log  *serverLog
+
+	mu     sync.Mutex
+	server *natsserver.Server // nil while revive makes it anew
+
+	stopReviving func()
 }
 
 // StartMember runs a server of a cluster. It returns when clients can connect;
@@ -65,8 +69,7 @@ func StartMember(ctx context.Context, cfg ClusterConfig) (*Member, error) {
 }
 
 func startMember(ctx context.Context, cfg ClusterConfig) (_ *Member, err error) {
-	opts, err := cfg.options()
-	if err != nil {
+	if _, err := cfg.options(); err != nil {
 		return nil, err
 	}
 	if err := privateDir(cfg.Dir, "dir"); err != nil {
@@ -89,22 +92,65 @@ func startMember(ctx context.Context, cfg ClusterConfig) (_ *Member, err error) 
 			return nil, fmt.Errorf("key %s: %w", l.key, err)
 		}
 	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Member{cfg: cfg, lock: lock, log: &serverLog{log: cfg.Log, what: "server of the cluster", hurt: make(chan string, 1)}}
+	if err := m.run(ctx); err != nil {
+		return nil, err
+	}
+	m.stopReviving = revive(m.log, cfg.Dir, m.restart)
+	return m, nil
+}
+
+// run makes the server.
+func (m *Member) run(ctx context.Context) error {
+	opts, err := m.cfg.options() // anew, since a server changes them
+	if err != nil {
+		return err
+	}
 	s, err := natsserver.NewServer(opts)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	log := &serverLog{log: cfg.Log, what: "server of the cluster"}
-	s.SetLoggerV2(log, false, false, false)
-	if err := start(ctx, s, log); err != nil {
+	s.SetLoggerV2(m.log, false, false, false)
+	if err := start(ctx, s, m.log); err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, err
+		return err
 	}
-	m := &Member{server: s, lock: lock, log: cfg.Log, whole: len(cfg.Routes)}
-	if m.log == nil {
-		m.log = slog.New(slog.DiscardHandler)
+	m.mu.Lock()
+	m.server = s
+	m.mu.Unlock()
+	return nil
+}
+
+// stop ends the server, if there is one.
+func (m *Member) stop() {
+	m.mu.Lock()
+	s := m.server
+	m.server = nil
+	m.mu.Unlock()
+	if s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
 	}
-	return m, nil
+}
+
+// restart puts a new server in the place of the old one.
+func (m *Member) restart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reviveStart)
+	defer cancel()
+	m.stop()
+	m.log.heal()
+	return m.run(ctx)
+}
+
+// current is the server, or nil while it is made anew.
+func (m *Member) current() *natsserver.Server {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.server
 }
 
 // options are the server's. What Include says comes first.
@@ -221,7 +267,7 @@ func unclustered(dir string) error {
 }
 
 // Addr is host:port for clients.
-func (m *Member) Addr() string { return clientAddress(m.server.Addr().String()) }
+func (m *Member) Addr() string { return clientAddress(m.cfg.Listen) }
 
 // Watch logs who comes and goes, and calls ready when a majority of the servers
 // is there and has agreed on a leader. It returns when ctx ends.
@@ -229,29 +275,32 @@ func (m *Member) Watch(ctx context.Context, ready func()) {
 	const every, patience = 200 * time.Millisecond, 10 * time.Second
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	log, whole := m.cfg.Log, len(m.cfg.Routes)
 	agreed, since := false, time.Now()
-	for {
-		now := m.others()
+	for names := []string(nil); ; {
+		now, current := m.look(names)
 		for _, name := range now {
-			if !slices.Contains(m.names, name) {
-				m.log.Info("a server of the cluster is there", "server", name, "servers", len(now)+1, "of", m.whole)
+			if !slices.Contains(names, name) {
+				log.Info("a server of the cluster is there", "server", name, "servers", len(now)+1, "of", whole)
 			}
 		}
-		for _, name := range m.names {
+		for _, name := range names {
 			if !slices.Contains(now, name) {
-				m.log.Warn("a server of the cluster is away", "server", name, "servers", len(now)+1, "of", m.whole)
+				log.Warn("a server of the cluster is away", "server", name, "servers", len(now)+1, "of", whole)
 			}
 		}
-		m.names = now
-		switch current := m.server.JetStreamIsCurrent(); {
+		names = now
+		switch {
 		case current && !agreed:
 			ready()
 			agreed = true
 		case current:
 			since = time.Now()
+		case m.log.isHurt():
+			since = time.Now() // that was said
 		case time.Since(since) > patience:
 			since = time.Now()
-			m.log.Warn("the cluster cannot work", "servers", len(now)+1, "of", m.whole,
+			log.Warn("the cluster cannot work", "servers", len(now)+1, "of", whole,
 				"hint", "more than half of the servers in cluster.routes have to run and reach each other at cluster.listen")
 			agreed = false
 		}
@@ -263,25 +312,30 @@ func (m *Member) Watch(ctx context.Context, ready func()) {
 	}
 }
 
-// others are the names of the other servers that this one is connected to.
-func (m *Member) others() []string {
-	routes, err := m.server.Routez(nil)
-	if err != nil {
-		return nil
+// look returns the names of the other servers that this one is connected to, and
+// whether they have agreed on a leader. While it is made anew they are those of
+// before.
+func (m *Member) look(before []string) (names []string, current bool) {
+	s := m.current()
+	if s == nil {
+		return before, false
 	}
-	var names []string
+	routes, err := s.Routez(nil)
+	if err != nil {
+		return nil, false
+	}
 	for _, r := range routes.Routes {
-		if r.RemoteName != m.server.Name() {
+		if r.RemoteName != s.Name() {
 			names = append(names, r.RemoteName)
 		}
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Compact(names), s.JetStreamIsCurrent()
 }
 
 // Close hands what this server leads to the others and stops it.
 func (m *Member) Close() error {
-	m.server.Shutdown()
-	m.server.WaitForShutdown()
+	m.stopReviving()
+	m.stop()
 	return m.lock.Close()
 }

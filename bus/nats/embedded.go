@@ -55,8 +55,7 @@ type Embedded struct {
 	server *natsserver.Server
 	syncer *syncer
 
-	end  context.CancelFunc // of revive
-	over chan struct{}      // closed when it has ended
+	stopReviving func()
 }
 
 // StartEmbedded runs the broker of cfg.Dir and returns when it can be used; ctx
@@ -115,9 +114,7 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Embedded, err er
 	if err := e.run(ctx, port); err != nil {
 		return nil, err
 	}
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	e.end, e.over = end, make(chan struct{})
-	go e.revive(life)
+	e.stopReviving = revive(e.log, dir, e.restart)
 	return e, nil
 }
 
@@ -210,8 +207,7 @@ func (e *Embedded) Addr() string { return e.addr }
 
 // Close stops the broker. What it has confirmed is on disk already.
 func (e *Embedded) Close() error {
-	e.end()
-	<-e.over
+	e.stopReviving()
 	return errors.Join(e.stop(), e.lock.Close())
 }
 

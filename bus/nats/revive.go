@@ -13,8 +13,8 @@ import (
 )
 
 // A server that could not write to a stream takes nothing for it any more until
-// it is started again, and answers none of those who publish. So the embedded
-// broker is started again when its disk can be written.
+// it is started again, and answers none of those who publish. So a server of ours
+// is started again when its disk can be written.
 
 const (
 	roomFile    = "room"
@@ -24,31 +24,37 @@ const (
 	reviveStart = time.Minute // for the start
 )
 
-// revive starts the server again whenever its log says that it cannot write.
-func (e *Embedded) revive(ctx context.Context) {
-	defer close(e.over)
-	pause, back := reviveAfter, time.Time{}
-	for {
-		select {
-		case why := <-e.log.hurt:
-			e.log.log.Error("embedded broker cannot write, it takes no messages", "err", why, "hint", "make room on the file system of "+e.dir+"; it goes on by itself")
-		case <-ctx.Done():
-			return
-		}
-		if pause = min(2*pause, reviveMost); time.Since(back) > reviveMost {
-			pause = reviveAfter
-		}
-		for revived := false; !revived; {
+// revive has a server started again whenever its log says that it cannot write
+// to dir. stop ends that, and waits for it.
+func revive(log *serverLog, dir string, restart func(context.Context) error) (stop func()) {
+	ctx, end := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		pause, back := reviveAfter, time.Time{}
+		for {
 			select {
-			case <-time.After(pause):
+			case why := <-log.hurt:
+				log.log.Error(log.what+" cannot write, it takes no messages", "err", why, "hint", "make room on the file system of "+dir+"; it goes on by itself")
 			case <-ctx.Done():
 				return
 			}
-			revived = room(e.dir) == nil && e.restart(ctx) == nil
+			if pause = min(2*pause, reviveMost); time.Since(back) > reviveMost {
+				pause = reviveAfter
+			}
+			for revived := false; !revived; {
+				select {
+				case <-time.After(pause):
+				case <-ctx.Done():
+					return
+				}
+				revived = room(dir) == nil && restart(ctx) == nil
+			}
+			back = time.Now()
+			log.log.Info(log.what + " can write again")
 		}
-		back = time.Now()
-		e.log.log.Info("embedded broker can write again")
-	}
+	}()
+	return func() { end(); <-over }
 }
 
 // restart puts a new server in the place of the old one, at its address.

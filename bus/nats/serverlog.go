@@ -79,6 +79,13 @@ func (l *serverLog) cannotWrite(line string) bool {
 	return true
 }
 
+// isHurt reports whether hurt was told, and heal not called since.
+func (l *serverLog) isHurt() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.broken
+}
+
 // heal forgets what the server before said.
 func (l *serverLog) heal() {
 	l.mu.Lock()

@@ -73,8 +73,10 @@ func cluster(t testing.TB, command func(dir, name, addr, routeAt string, routes 
 	for i := range servers {
 		name := fmt.Sprintf("server%d", i+1)
 		addr := FreeAddr(t)
-		path, args := command(filepath.Join(root, name), name, addr, routes[i], routes)
+		dir := filepath.Join(root, name)
+		path, args := command(dir, name, addr, routes[i], routes)
 		servers[i] = StartProcess(t, addr, path, args...)
+		servers[i].Dir = dir
 	}
 	return servers
 }

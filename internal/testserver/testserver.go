@@ -18,6 +18,7 @@ import (
 // A Process is a server that a test can kill, start again and freeze.
 type Process struct {
 	Addr string // host:port
+	Dir  string // of what a server of a cluster keeps
 
 	path     string
 	args     []string
