@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -342,63 +344,69 @@ func TestAgentThatDoesNotRead(t *testing.T) {
 	}
 }
 
-// The pool's events go to the agent that asked for it last.
+// The pool's events go to the agent that asked for it last. The one before is
+// told so by the end of its connection, and can ask again.
 func TestOwner(t *testing.T) {
 	s := newSite(t)
-	first, second := s.agent("p1"), s.agent("p1")
-	st := s.shell("p1", 1, "exit 0")
+	first := s.agent("p1")
+	path, _ := gate(t)
+	running := s.shell("p1", 1, "exec 3<"+path)
+	first.run(running)
+	first.until(running.Key, Started)
+	second := s.agent("p1")
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if e, err := first.Next(ctx); !errors.Is(err, io.EOF) {
+		t.Errorf("the first got %v, %v", e, err)
+	}
+	st := s.shell("p1", 2, "exit 0")
 	second.run(st)
 	second.until(st.Key, Exited)
-	second.Close()
-	eventually(t, "the closed connection is noticed, and the first can take over", func() bool {
-		return len(first.list("p1").Runs) == 1
-	})
-	st = s.shell("p1", 2, "exit 0")
-	first.run(st)
-	first.until(st.Key, Exited)
-	for _, e := range first.seen {
-		if e.Key != st.Key || e.Kind != Started { // which is told of one that is not over at once
-			t.Errorf("the first was also told %v", e)
-		}
+	third := s.agent("p1")
+	if n := len(third.list("p1").Runs); n != 2 { // it has the pool already
+		t.Errorf("%d runs are known", n)
 	}
+	st = s.shell("p1", 3, "exit 0")
+	third.run(st)
+	third.until(st.Key, Exited)
 }
 
 // What an agent sent before another took its pool over may be read after that: the
 // other was told that it never arrived, and goes by it.
-func TestStartsOfBefore(t *testing.T) {
-	s := newSite(t)
-	mark := filepath.Join(t.TempDir(), "ran")
-	before := s.agent("p1")
-	after := s.agent("p1")
-	late := s.shell("p1", 1, "echo late >>"+mark)
-	before.run(late)
-	if e := before.until(late.Key, Exited, Refused); e.Kind != Refused || !e.Temporary {
-		t.Errorf("a start of before: %+v", e)
+func TestSentBefore(t *testing.T) {
+	s, err := newServer(Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
 	}
-	st := s.shell("p1", 1, "echo again >>"+mark)
-	after.run(st)
-	after.until(st.Key, Exited)
-	if b, err := os.ReadFile(mark); err != nil || string(b) != "again\n" {
-		t.Errorf("what ran is %q, %v", b, err)
+	take := func() *conn {
+		nc, agent := net.Pipe()
+		t.Cleanup(func() { agent.Close() })
+		c := &conn{server: s, nc: nc, more: make(chan struct{}, 1)}
+		c.writing = true // nobody is told
+		s.list(c, 1, "p1")
+		return c
+	}
+	before, after := take(), take()
+	if !before.dead || after.dead {
+		t.Errorf("the connection before has ended: %t, the other: %t", before.dead, after.dead)
+	}
+	p := s.pool("p1")
+	start := Start{Key: Key{Pool: "p1", Epoch: 1, N: 1}, Job: "late", Path: "/bin/true"}
+	s.accept(before, []Start{start})
+	if len(p.runs) != 0 || p.mark.N != 0 {
+		t.Errorf("a start of before was accepted: mark %v", p.mark)
 	}
 	// Nor does it say for the other that it knows what was refused.
-	out := filepath.Join(s.dir, outputName)
-	if err := os.RemoveAll(out); err != nil {
-		t.Fatal(err)
+	p.refuse(after, &start, "no room")
+	s.acknowledge(before, []Key{start.Key})
+	if len(p.refused) != 1 {
+		t.Error("what was refused to one was acknowledged by another")
 	}
-	second, third := s.shell("p1", 2, "exit 0"), s.shell("p1", 3, "exit 0")
-	after.run(second)
-	after.until(second.Key, Refused)
-	before.ack(second.Key)
-	if _, _, err := before.Output(t.Context(), st.Key); err != nil { // answered behind it
-		t.Error(err)
+	s.acknowledge(after, []Key{start.Key})
+	s.accept(after, []Start{start})
+	if len(p.refused) != 0 || p.runs[start.Key] == nil {
+		t.Errorf("the owner's start was not accepted: %v", p)
 	}
-	if err := os.Mkdir(out, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	after.run(third, second)
-	after.until(third.Key, Refused)
-	after.until(second.Key, Exited)
 }
 
 func TestClosedClient(t *testing.T) {

@@ -339,13 +339,19 @@ func (s *server) acknowledge(c *conn, keys []Key) {
 	s.tidyLog()
 }
 
-// list makes c the owner of a pool and sends it what is known.
+// list makes c the owner of a pool and sends it what is known. The owner before
+// would wait in vain for events: its connection ends, so that it asks again if it
+// is not the one that is gone. After a pause of this process the requests of a
+// dead agent and of the next one may be read in any order.
 func (s *server) list(c *conn, request uint64, uuid string) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.introduce()
 	s.wrote(s.events.flush())
 	p := s.pool(uuid)
+	if p.owner != nil && p.owner != c {
+		p.owner.close()
+	}
 	p.owner = c
 	clear(p.refused)
 	snap := Snapshot{Mark: p.mark}

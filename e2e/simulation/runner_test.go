@@ -127,6 +127,9 @@ func (c *runnerConn) Ack(keys ...runner.Key) error {
 
 func (c *runnerConn) List(ctx context.Context, _ string) (s runner.Snapshot, err error) {
 	err = c.request(ctx, func() error {
+		if c.m.conn != nil && c.m.conn != c {
+			c.m.conn.fail()
+		}
 		c.m.conn = c
 		clear(c.m.refused)
 		s = runner.Snapshot{RunnerID: c.name, Mark: c.m.mark}
