@@ -3,9 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/cbsd/cbsdmq"
 )
 
 // A gauge is something that must not grow with the number of jobs.
@@ -42,6 +45,11 @@ func (s *soak) judge(w io.Writer, goroutines int) (bad []string) {
 	}
 	last := s.samples[len(s.samples)-1]
 	say(w, "%d jobs on %s in %.0f s, %.0f a second: each is answered, %v", s.jobs, s.list, last.Seconds, float64(s.jobs)/last.Seconds, s.states)
+	for _, state := range slices.Sorted(maps.Keys(s.reasons)) {
+		if state != cbsdmq.Done {
+			say(w, "the last one %s: %s", state, s.reasons[state])
+		}
+	}
 	if s.strange > 0 {
 		bad = append(bad, "replies")
 		say(w, "%d replies too many", s.strange)

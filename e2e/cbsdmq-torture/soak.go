@@ -38,6 +38,7 @@ type soak struct {
 	again    map[string]struct{} // jobs that were submitted more than once
 	answered int
 	states   map[cbsdmq.State]int
+	reasons  map[cbsdmq.State]string // of the last job that ended so and gave one
 	strange  int // final replies too many, or of no job
 	samples  []sample
 }
@@ -65,7 +66,7 @@ const (
 )
 
 func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	s := &soak{open: make(map[string]struct{}), again: make(map[string]struct{}), states: make(map[cbsdmq.State]int)}
+	s := &soak{open: make(map[string]struct{}), again: make(map[string]struct{}), states: make(map[cbsdmq.State]int), reasons: make(map[cbsdmq.State]string)}
 	fs := flag.NewFlagSet("cbsdmq-torture soak", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.IntVar(&s.jobs, "jobs", 20_000, "how many")
@@ -254,6 +255,9 @@ func (s *soak) answer(reply cbsdmq.Reply) bool {
 	delete(s.open, id)
 	s.answered++
 	s.states[reply.State]++
+	if reply.Reason != "" {
+		s.reasons[reply.State] = reply.Reason
+	}
 	return true
 }
 
