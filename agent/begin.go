@@ -56,6 +56,14 @@ func (l *loop) dispatchFreeing() {
 	}
 }
 
+// A look is what was seen before a change.
+type look struct {
+	before cbsd.Snapshot
+	busy   *cbsd.Busy // somebody else's command
+	fit    bool       // CBSD does what it is told
+	misfit error      // the command is not for this guest
+}
+
 // prepare reads what must be known before a change, and looks for other
 // people's commands on the guest. Nothing else of ours can touch the guest
 // meanwhile: the job is at the head of its lanes.
@@ -63,38 +71,37 @@ func (l *loop) prepare(j *job) {
 	s, plan := l.s, j.plan
 	crash.Go(j.printedID(s.cfg.Pool), func() {
 		failpoint.Hit(failpoint.Looking)
-		var before cbsd.Snapshot
-		var busy *cbsd.Busy
-		fit := true
+		seen := look{fit: true}
 		err := s.guard(func() error {
 			ctx := context.Background() // package cbsd bounds what it asks
-			if fit = s.isFit(ctx); !fit {
+			if seen.fit = s.isFit(ctx); !seen.fit {
 				return nil
 			}
 			if b, is := s.cfg.CBSD.Foreign(ctx, plan.Lanes, s.live.owns); is {
-				busy = &b
+				seen.busy = &b
 				return nil
 			}
 			var err error
-			before, err = s.cfg.CBSD.Before(ctx, plan)
+			seen.before, err = s.cfg.CBSD.Before(ctx, plan)
+			seen.misfit = cbsd.Misfit(plan, seen.before)
 			return err
 		})
 		if err != nil {
 			s.log.Warn("cannot read the state before a change", "command", plan.Command, "guest", plan.Guest, "err", err)
 		}
-		s.post(s.life, func(l *loop) { l.prepared(j, before, busy, fit) })
+		s.post(s.life, func(l *loop) { l.prepared(j, seen) })
 	})
 }
 
 // prepared goes on with a job whose guest was looked at.
-func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy, fit bool) {
+func (l *loop) prepared(j *job, seen look) {
 	if j.phase != preparing {
 		return // it was cancelled meanwhile
 	}
 	now := time.Now()
 	expired := j.expired(now)
-	if busy == nil && fit && !expired && l.runnerUp && !l.s.drain.Load() && !l.isPaused(j) {
-		j.before = before
+	if seen.busy == nil && seen.fit && seen.misfit == nil && !expired && l.runnerUp && !l.s.drain.Load() && !l.isPaused(j) {
+		j.before = seen.before
 		l.begin(j)
 		return
 	}
@@ -105,9 +112,10 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy, fit bool)
 		l.expire(j)
 		return
 	case l.isPaused(j): // made ready when that ends
-	case !fit:
+	case !seen.fit:
 		j.again = now.Add(unfitRetry)
-	case busy != nil:
+	case seen.busy != nil:
+		busy := seen.busy
 		if j.busySince.IsZero() {
 			j.busySince = now
 			l.s.log.Info("waits for a command that is not ours", "job", j.printedID(l.s.cfg.Pool), "guest", busy.Guest, "pid", busy.PID, "command", busy.Command)
@@ -117,12 +125,23 @@ func (l *loop) prepared(j *job, before cbsd.Snapshot, busy *cbsd.Busy, fit bool)
 			return
 		}
 		j.again = now.Add(foreignRetry)
+	case seen.misfit != nil:
+		j.misfit = seen.misfit
+		if j.arrival == nil {
+			l.endMisfit(j)
+			return
+		}
 	default:
 		l.makeReady(j)
 	}
 	if j.arrival != nil {
 		l.enlist(j)
 	}
+}
+
+// endMisfit ends a job whose command is not for its guest.
+func (l *loop) endMisfit(j *job) {
+	l.endQueued(j, cbsdmq.Refused, cbsdmq.ExitRefused, j.misfit.Error(), cbsdmq.HintOf(j.misfit))
 }
 
 // unfitRetry is how often a change is tried that a broken CBSD keeps waiting.

@@ -451,7 +451,10 @@ func (l *loop) accepted(j *job) (start bool) {
 		default:
 			l.giveSlot(j)
 			j.phase = queued
-			if j.waits == 0 && j.again.IsZero() {
+			switch {
+			case j.misfit != nil:
+				l.endMisfit(j)
+			case j.waits == 0 && j.again.IsZero():
 				l.makeReady(j)
 			}
 		}

@@ -44,6 +44,7 @@ type job struct {
 
 	busySince time.Time // when a foreign command was first seen on the guest
 	again     time.Time // not prepared before
+	misfit    error     // why it is not for its guest
 
 	key       runner.Key
 	termAt    time.Time // when SIGTERM was sent

@@ -2,10 +2,13 @@ package cbsd
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/cbsd/cbsdmq"
 )
 
 func judgeCreate(plan Plan, name string, was, is GuestState, tail []byte) finding {
@@ -17,6 +20,31 @@ func judgeCreate(plan Plan, name string, was, is GuestState, tail []byte) findin
 		return finding{had: was.Exists, why: name + " exists but does not run", hint: startHint(plan, name, is, tail)}
 	}
 	return f
+}
+
+// Misfit says why a change must not begin: a guest that it names is of another
+// engine. CBSD does not look at that: a bremove of a QEMU guest takes the disks of
+// a running VM away, and leaves the VM.
+func Misfit(plan Plan, before Snapshot) error {
+	if plan.Family == "" { // it is for all
+		return nil
+	}
+	names := targetsOf(plan)
+	switch plan.Verb {
+	case Register, Unregister, Import: // it need not be registered
+		return nil
+	case Clone, Rename:
+		from, _ := plan.Arg("old")
+		names = []string{from}
+	}
+	for _, name := range names {
+		g := before.Guests[name]
+		if f, wrong := wrongFamily(plan, name, g); wrong && g.Exists && g.Emulator != "" {
+			return cbsdmq.Errorf(cbsdmq.CodeRefused, "Command", "%s", f.why).
+				WithHint("%s", cmp.Or(f.hint, "CBSD has no such command for guests of "+g.Emulator))
+		}
+	}
+	return nil
 }
 
 // wrongFamily finds a guest that the command is not for.

@@ -537,3 +537,39 @@ func TestVerdictWrongFamily(t *testing.T) {
 		{"bcreate jname=q1 vm_os_type=linux vm_os_profile=lab-tiny imgsize=10m vm_cpus=1 vm_ram=64m", failed, 1, "q1 is a guest of qemu", ""},
 	})
 }
+
+// What is not for a guest is told before it begins. A wildcard stands for guests
+// of the command's kind only.
+func TestMisfit(t *testing.T) {
+	t.Parallel()
+	p := simPool(t)
+	p.cfg.AllowWildcard = true
+	create(t, p, qemu, "q1")
+	create(t, p, bhyve, "b1")
+	for line, want := range map[string]string{
+		"bremove jname=q1":                         "Command: q1 is a guest of qemu",
+		"bstart jname=q1":                          "Command: q1 is a guest of qemu",
+		"jset jname=b1 astart=0":                   "Command: b1 is a guest of bhyve",
+		"jclone old=b1 new=j1 host_hostname=j1.my": "Command: b1 is a guest of bhyve",
+		"brename old=q1 new=b2":                    "Command: q1 is a guest of qemu",
+		"qremove jname=q1":                         "",
+		"bclone old=b1 new=q1":                     "",
+		"bremove jname=nosuch":                     "",
+		"bstop jname=*":                            "",
+		"jswmode jname=b1 mode=maintenance":        "",
+		"junregister jname=b1":                     "",
+	} {
+		plan := mustPlan(t, p, strings.Fields(line)...)
+		before, err := p.Before(t.Context(), plan)
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		got := ""
+		if err := Misfit(plan, before); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}

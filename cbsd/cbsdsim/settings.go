@@ -3,6 +3,8 @@ package cbsdsim
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,11 +118,19 @@ func (c *call) setOneVM(f family, jname string) error {
 	if !g.exists() {
 		return c.fail("No such %s: %s", f.emulator, jname)
 	}
-	return with(c.wd.guestDB(jname), func(own *db) error {
-		for _, name := range c.args.keys {
-			if name == "jname" || name == "jconf" || name == "quiet" || !slices.Contains(c.optional(), name) {
-				continue
-			}
+	names := slices.DeleteFunc(slices.Clone(c.args.keys), func(name string) bool {
+		return name == "jname" || name == "jconf" || name == "quiet" || !slices.Contains(c.optional(), name)
+	})
+	file := c.wd.guestDB(jname)
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) { // it goes on, and says that all is well
+		for _, name := range names {
+			c.say("cbsdsql: Can't open database file: %s", file)
+			c.chat("%s: changed", name)
+		}
+		return nil
+	}
+	return with(file, func(own *db) error {
+		for _, name := range names {
 			value := strings.ReplaceAll(c.args.get(name), "%", " ")
 			if name == "vm_ram" {
 				value = ramValue(value)

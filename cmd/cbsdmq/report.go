@@ -57,8 +57,11 @@ func (g *globals) finish(id string, r cbsdmq.Reply, printed bool) error {
 		warn(g.stderr, "VNC at %s", vnc)
 	}
 	if status == cbsdmq.ExitOK {
-		if r.Outcome != "" {
+		switch {
+		case r.Outcome != "":
 			warn(g.stderr, "%s: %s", r.State, r.Outcome)
+		case r.Reason != "": // why there is none
+			warn(g.stderr, "%s: %s", r.State, r.Reason)
 		}
 		return nil
 	}
