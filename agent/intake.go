@@ -229,6 +229,7 @@ func (s *Server) arrive(ctx context.Context, e Endpoint, c bus.Consumer, d bus.D
 	}
 	if err != nil {
 		row.Key = "" // the same work may be submitted again once it is right
+		row.Guest = cbsd.GuestOf(job)
 		a.accept.End = refusal(err)
 		return a, nil
 	}

@@ -63,6 +63,17 @@ func Named(job cbsdmq.Job) (guests []string, makes bool) {
 	return guests, makes || cmd.verb == Create
 }
 
+// GuestOf is the guest that a job is about, also where it is refused: "" where it
+// names none, or not properly.
+func GuestOf(job cbsdmq.Job) string {
+	for _, a := range job.Args {
+		if _, bad := badGuest(a.Value, false); !bad && (a.Name == "jname" || a.Name == "old") {
+			return a.Value
+		}
+	}
+	return ""
+}
+
 // Takes reports whether a command is for guests of that engine, as in
 // cbsdmq.Guest.Emulator: jstart takes jails. One that belongs to no engine takes
 // all.
