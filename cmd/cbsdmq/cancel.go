@@ -3,11 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cbsd/cbsdmq"
 )
+
+// cancelSoon is how long a cancel may take without a word.
+const cancelSoon = time.Second
 
 func newCancelCommand(g *globals) *cobra.Command {
 	var t target
@@ -39,7 +43,11 @@ Exit status 0 when the job was cancelled, 1 when it had ended before.`,
 			if err := s.Cancel(ctx, id); err != nil {
 				return err
 			}
+			slow := time.AfterFunc(cancelSoon, func() {
+				warn(g.stderr, "SIGTERM was sent; it goes on until its step is over, or SIGKILL follows (kill_grace)")
+			})
 			final, err := s.Follow(ctx, id, 0, nil)
+			slow.Stop()
 			switch {
 			case cbsdmq.CodeOf(err) == cbsdmq.CodeNotFound:
 				warn(g.stderr, "the agent does not have the job yet: it ends cancelled when it comes")

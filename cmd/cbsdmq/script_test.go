@@ -139,7 +139,8 @@ func (s *site) close() {
 //	grows POOL COMMAND SECONDS  let the files that it makes take so long to grow
 //	half POOL COMMAND         let it stop half way
 //	zfs POOL                  let the pool be on ZFS
-//	deaf POOL COMMAND         let it print how far it is, wait for SIGTERM, and go on after it
+//	deaf POOL COMMAND [SECONDS]  let it print how far it is, wait for SIGTERM, and go on after it; or take so long, in ten
+//	                          steps, one of which SIGTERM cuts short
 //	status N COMMAND ...      the command must end with exit status N
 //	nobody COMMAND ...        run the command without root's rights; it must end with 0
 //	secret WORD               nothing that we keep or log may hold WORD; what CBSD keeps is its own

@@ -42,6 +42,13 @@ func (s *site) letGo(_ *testscript.TestScript, args []string) error {
 
 func (s *site) deaf(_ *testscript.TestScript, args []string) error {
 	b := held(s.path("never"))
+	if len(args) > 2 {
+		seconds, err := strconv.ParseFloat(args[2], 64)
+		if err != nil {
+			return err
+		}
+		b = cbsdsim.Behaviour{Delay: seconds}
+	}
 	b.Trap = true
 	return s.simulate(args[0], args[1], b)
 }
