@@ -56,6 +56,21 @@ var switches = []string{
 	"initenv_modify_rcconf_cbsdrsyncd_enable", "initenv_modify_rcconf_cbsdrsyncd_flags", "initenv_modify_cbsd_homedir",
 }
 
+// initPath is where the script looks for programs.
+const initPath = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+
+// which stands before the one of the host for the script, which asks it for
+// every program. There is no switch for what it does with these two on Linux:
+// with systemctl it makes cbsdd.service and enables it, though rc.conf says
+// cbsdd_enable=NO; with usermod it moves the home of the user cbsd.
+const which = `#!/bin/sh
+case "$1" in
+systemctl) exit 1 ;;
+usermod) exec /usr/bin/which true ;;
+esac
+exec /usr/bin/which "$@"
+`
+
 var (
 	plainPath  = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`) // CBSD's scripts break on more
 	nodeName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
@@ -171,7 +186,24 @@ func (e *Environment) prepare(resume bool) error {
 				WithHint("name an empty directory, or one that is not there")
 		}
 	}
-	return os.WriteFile(filepath.Join(e.Dir, unfinished), []byte("cbsdmq init makes an environment here\n"), 0o600)
+	if err := os.WriteFile(filepath.Join(e.Dir, unfinished), []byte("cbsdmq init makes an environment here\n"), 0o600); err != nil {
+		return err
+	}
+	return e.noService()
+}
+
+// noService writes into the environment's rc.conf what the script would write
+// there. It does not find it there, it writes it into that of the host, too.
+func (e *Environment) noService() error {
+	f, err := os.OpenFile(filepath.Join(e.Dir, "rc.conf"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(f, "cbsdd_enable=\"NO\"\n")
+	return errors.Join(err, f.Close())
 }
 
 // settings is the configuration of the script.
@@ -188,6 +220,9 @@ func (e *Environment) settings(zfs bool) string {
 		"statsd_bhyve_enable=0", "statsd_jail_enable=0", "statsd_hoster_enable=0",
 	}
 	lines = append(lines, e.Set...) // what comes last counts
+	// Else the script restarts the cbsdd of the host's main environment at its end,
+	// where that has one, and without a systemctl runs itself again.
+	lines = append(lines, "first_init=0")
 	for _, name := range switches {
 		lines = append(lines, name+"=0")
 	}
@@ -228,13 +263,17 @@ func (e *Environment) run(ctx context.Context, zfs bool) (printed string, status
 	if err := os.WriteFile(file, []byte(e.settings(zfs)), 0o600); err != nil {
 		return "", err
 	}
+	if err := os.WriteFile(filepath.Join(dir, "which"), []byte(which), 0o700); err != nil {
+		return "", err
+	}
 	ctx, cancel := context.WithTimeout(ctx, e.Limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, e.Initenv, "inter=0", file)
 	cmd.Dir = dir
 	cmd.Env = []string{
-		"PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin", "HOME=/root", "LANG=C",
+		"PATH=" + dir + ":" + initPath, "HOME=/root", "LANG=C",
 		"workdir=" + e.Dir, "NOINTER=1", "NOCOLOR=1",
+		"cbsd_workdir=" + e.Dir, // else the script takes that of rc.conf, the host's main environment, in place of workdir
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// A shell script has to be asked: it removes its lock when it ends by SIGTERM.

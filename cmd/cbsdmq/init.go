@@ -35,11 +35,12 @@ func newInitCommand(g *globals) *cobra.Command {
 		Long: `Make a CBSD environment in DIR with CBSD's initenv, without a question, and write
 the configuration of the pool POOL.
 
-Nothing else of the host is changed: all switches of initenv that would change
-rc.conf, sysctl.conf, sudoers or the home of the user cbsd are off, and so is NAT.
-These files are compared before and after; a change is reported, and the exit
-status is 1. Whether the environment is whole is read from its files: initenv ends
-with status 0 in most failures.
+Nothing else of the host is to change: all switches of initenv that would change
+rc.conf, sysctl.conf, sudoers or the home of the user cbsd are off, and so is NAT;
+on Linux it finds neither systemctl nor usermod. These files, those of services and
+those of cron are compared before and after. What initenv changed all the same is
+named, and the exit status is 1, though the environment can be used. Whether it is
+whole is read from its files: initenv ends with status 0 in most failures.
 
 DIR must be empty or not there; on ZFS let it be a dataset of its own. A second run
 on a whole environment changes nothing, one after a crash goes on.`,
@@ -114,7 +115,7 @@ func (g *globals) initPool(ctx context.Context, o initFlags, pool, dir string) e
 		return err
 	}
 	if len(made.Changed) > 0 {
-		return &exitError{status: cbsdmq.ExitFailure, err: errors.New("the environment is whole, but initenv changed files of the host; see above")}
+		return &exitError{status: cbsdmq.ExitFailure, err: errors.New("the environment is whole and can be used; status 1 only says that initenv changed the files of the host above")}
 	}
 	return nil
 }
@@ -143,11 +144,11 @@ func (g *globals) hostChanged(files []string) {
 	if len(files) == 0 {
 		return
 	}
-	warn(g.stderr, "INITENV CHANGED FILES OF THIS HOST (+ came, - went, ~ changed):")
+	warn(g.stderr, "INITENV CHANGED FILES OF THIS HOST:")
 	for _, f := range files {
 		warn(g.stderr, "  %s", f)
 	}
-	fmt.Fprintln(g.stderr, "hint: put them back from your backup if you do not want that; on Linux initenv always moves the home of the user cbsd")
+	fmt.Fprintln(g.stderr, "hint: put them back from your backup if you do not want that; the pool does not need it, but CBSD wants a file /etc/rc.conf")
 }
 
 // writePool writes the configuration file of a pool, unless there is one.
