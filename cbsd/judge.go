@@ -256,6 +256,8 @@ func startHint(plan Plan, name string, g GuestState, tail []byte) string {
 	case bytes.Contains(tail, []byte("PID: 0")):
 		return "its process ended at once: the output says why, and so does the console: cbsd " + letter + "start " + name + " in a shell on the host; " +
 			"if another pool started a guest at that moment, both may have taken one VNC port: start it again"
+	case bytes.Contains(tail, []byte("No such ISO image")):
+		return "cbsd could not download it: can this host reach iso_site of its profile? `cbsdmq warm` lists what can be fetched beforehand"
 	case g.Emulator == jail && !canRunJails:
 		return "this host has no jails: only FreeBSD has"
 	}

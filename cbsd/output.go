@@ -13,9 +13,11 @@ const reasonMax = 400
 
 var (
 	escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
-	// lines of stdout that follow, or come before, whatever happened
+	// lines of stdout that follow, or come before, whatever happened, and those that
+	// go on with advice after the one that says what is wrong
 	chatter = regexp.MustCompile(`^(\w+ done in |Use cbsd \w+ |PID: |Send SIGTERM to |For attach |V(NC|RDP) |Waiting for PID|Boot device|Please use for debug: ` +
 		`|St(art|opp)ing jail: |\[debug\]|Resolution: |Looks like .* is empty|Temporary boot device: |vm_iso_path: |media found: |machine_accel |(bhyve|jail) renice: |Cloning\.|Rename\.` +
+		`|Or register \(via |via env\(1\) or |See more details about CRC: ` +
 		`|Processed ISO size: |Bad ISO (count|list): |Exporting \(with |environment flat size: |exported image file: )`)
 	// lines of stderr that CBSD has to say on any day, on Linux above all
 	noise = regexp.MustCompile(`^(sysctl: |\[: |found CBSDfile|Terminated$|\.\.\.|Try ')`)

@@ -1,7 +1,9 @@
 package cbsd
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -165,7 +167,7 @@ func (p *Pool) readFetches(ctx context.Context, plan Plan) (map[string]FileState
 }
 
 // judgeFetch judges fetch_iso, which ends with status 0 whatever happened.
-func (p *Pool) judgeFetch(ctx context.Context, plan Plan, before, now Snapshot) finding {
+func (p *Pool) judgeFetch(ctx context.Context, plan Plan, before, now Snapshot, tail []byte) finding {
 	for _, only := range []string{"purgeonly", "convonly"} {
 		if v, _ := plan.Arg(only); v != "" && v != "0" {
 			return finding{none: true}
@@ -190,6 +192,13 @@ func (p *Pool) judgeFetch(ctx context.Context, plan Plan, before, now Snapshot) 
 	for _, pr := range list {
 		file := target(plan, dir, pr)
 		is := now.Files[file]
+		if !is.Exists && len(list) == 1 && nothingFetched(tail) {
+			return finding{
+				why:  pr.Name + " was not fetched: nothing was downloaded: its mirrors cannot be reached from here, or do not have it",
+				told: true,
+				hint: p.mirrorHint(pr, leftFetch(dir, pr)),
+			}
+		}
 		if !is.Exists {
 			return finding{why: fmt.Sprintf("%s was not fetched: there is no %s", pr.Name, file), hint: leftFetch(dir, pr)}
 		}
@@ -199,6 +208,31 @@ func (p *Pool) judgeFetch(ctx context.Context, plan Plan, before, now Snapshot) 
 		f.had = f.had && before.Files[file].Exists && before.Files[file].Link == is.Link
 	}
 	return f
+}
+
+var wrongSum = regexp.MustCompile(`Invalid CRC: ([0-9a-f]{64})`)
+
+// nothingFetched reports whether fetch_iso printed that no mirror gave it a
+// byte: all that it compared was empty, or it knew no size and compared nothing.
+func nothingFetched(tail []byte) bool {
+	tail = escapes.ReplaceAll(tail, nil)
+	empty := fmt.Sprintf("%x", sha256.Sum256(nil))
+	sums := wrongSum.FindAllSubmatch(tail, -1)
+	for _, sum := range sums {
+		if string(sum[1]) != empty {
+			return false
+		}
+	}
+	return len(sums) > 0 || bytes.Contains(tail, []byte("\nSize: 0 Mb"))
+}
+
+// mirrorHint says where to look when no mirror gives the image of pr.
+func (p *Pool) mirrorHint(pr Profile, left string) string {
+	hint := fmt.Sprintf("they are iso_site in %s; behind a proxy set http_proxy and https_proxy in %s", pr.Path, p.path("etc", "global.conf"))
+	if left != "" {
+		hint += "; " + left
+	}
+	return hint
 }
 
 func (p *Pool) nearestProfile(ctx context.Context, name string) string {

@@ -202,6 +202,14 @@ func TestVerdictFetch(t *testing.T) {
 	}
 	behave(t, p, cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"fetch_iso": {Half: true}}})
 	steps(t, p, []step{{fetch + "cloud-lab-tiny", failed, 1, "cloud-lab-tiny was not fetched", "rm " + p.path("src", "iso", "lab-tiny.raw.xz")}})
+	if err := os.Remove(p.path("src", "iso", "lab-tiny.raw.xz")); err != nil {
+		t.Fatal(err)
+	}
+	behave(t, p, cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"fetch_iso": {Unreachable: true}}})
+	steps(t, p, []step{{
+		fetch + "cloud-lab-tiny", failed, 1, "cloud-lab-tiny was not fetched: nothing was downloaded: its mirrors cannot be reached from here, or do not have it",
+		"iso_site in " + p.path("etc", "defaults", "vm-linux-cloud-lab-tiny.conf"),
+	}})
 	behave(t, p, cbsdsim.Config{ZFS: true})
 	steps(t, p, []step{
 		{fetch + "cloud-lab-tiny conv2zvol=1", cbsdmq.Changed, 0, "", ""},
@@ -346,6 +354,22 @@ func TestVerdictColdMigrate(t *testing.T) {
 func addNode(t *testing.T, p *Pool, name string) {
 	t.Helper()
 	execSQL(t, p.path("var", "db", "nodes.sqlite"), "INSERT INTO nodelist (nodename, ip) VALUES ('"+name+"', '127.0.0.2')")
+}
+
+func TestNothingFetched(t *testing.T) {
+	const empty = "Invalid CRC: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n"
+	for tail, want := range map[string]bool{
+		"Size: 5 Mb\nProgress: 50%\n":                            false,
+		"fetch x\nSize: 0 Mb\nChecking CRC sum: 12...":           true, // nothing to compare
+		"Size: 0 Mb\nChecking CRC sum: \x1b[0;33m12..." + empty:  true,
+		empty + "Invalid CRC: " + strings.Repeat("1", 64) + "\n": false, // one mirror gave something
+		"\nSize: 0 Mb\nInvalid CRC: " + strings.Repeat("1", 64):  false, // a page that says that it is not there
+		"": false,
+	} {
+		if got := nothingFetched([]byte(tail)); got != want {
+			t.Errorf("%q: got %v", tail, got)
+		}
+	}
 }
 
 // What the real commands print last says nothing of what went wrong.

@@ -102,7 +102,7 @@ func (p *Pool) After(ctx context.Context, plan Plan, before Snapshot, exit Exit,
 	case !f.met:
 		v.Outcome = cbsdmq.OutcomeFailed
 		v.Reason = f.why
-		if line := said(exit, tail); line != "" && !strings.Contains(f.why, line) {
+		if line := said(exit, tail); !f.told && line != "" && !strings.Contains(f.why, line) {
 			v.Reason = clip(f.why+": "+line, reasonMax)
 		}
 		if v.Hint == "" {
@@ -223,13 +223,14 @@ type finding struct {
 	met  bool
 	had  bool
 	why  string // it is not met
+	told bool   // why says all: what the command printed at last adds nothing
 	hint string
 }
 
 // judge compares what plan asked for with what is there.
 func (p *Pool) judge(ctx context.Context, plan Plan, before, now Snapshot, names []string, code int, tail []byte) finding {
 	if plan.Verb == Fetch {
-		return p.judgeFetch(ctx, plan, before, now)
+		return p.judgeFetch(ctx, plan, before, now, tail)
 	}
 	if plan.Verb == Image {
 		return p.judgeImage(ctx, plan, before, now)

@@ -298,6 +298,18 @@ func TestVerdictCloneWithoutDisk(t *testing.T) {
 	}
 }
 
+// An image that no mirror gives, and the guest that needs it.
+func TestVerdictStartWithoutImage(t *testing.T) {
+	t.Parallel()
+	p := simPool(t)
+	create(t, p, qemu, "vm1")
+	if err := os.Remove(p.path("src", "iso", "cbsd-iso-lab-tiny.iso")); err != nil {
+		t.Fatal(err)
+	}
+	behave(t, p, cbsdsim.Config{Commands: map[string]cbsdsim.Behaviour{"qstart": {Unreachable: true}}})
+	steps(t, p, []step{{"qstart jname=vm1", failed, 1, "vm1 does not run: No such ISO image.", "cbsdmq warm"}})
+}
+
 // Without CBSD's files nothing is claimed.
 func TestVerdictStateUnreadable(t *testing.T) {
 	p := barePool(t)
@@ -475,6 +487,8 @@ func TestSaid(t *testing.T) {
 		{0, "Protected/locked jail. Skip for remove: vm1\nbdestroy done in 0 seconds\n", "", "Protected/locked jail. Skip for remove: vm1"},
 		{0, "PID: 0\nbhyve: no such disk\nPlease use for debug: bhyverun.sh\nbstart done in 11 seconds\n", "", "bhyve: no such disk"},
 		{0, "bstart done in 2 seconds\n", "", ""},
+		// what is wrong comes first, and then advice
+		{1, "No such ISO image. Try to download it manually and put into /p/x.iso\nOr register (via cbsd media mode=register) it with vm_iso_path name: x\n", "", "No such ISO image. Try to download it manually and put into /p/x.iso"},
 		// a start that says nothing on stdout but what it always says
 		{0, "VNC pass: cbsd\n[debug]: /bin/qemu-system-x86_64 -name q1\nBoot device: \nWaiting for PID....\nPID: 0\n", "[: -ne: unexpected operator\nduplicate session: cbsd-q1\nsysctl: cannot stat /proc/sys/hw/vmm/maxcpu: No such file or directory\n", "duplicate session: cbsd-q1"},
 		{2, "VNC is enabled. VNC bind/port: 127.0.0.1:5977\nResolution: 1024x768.\nVNC pass: cbsd\n", "qstart: arithmetic expression: variable conversion error\n", "qstart: arithmetic expression: variable conversion error"},

@@ -78,6 +78,8 @@ type Behaviour struct {
 	// Half makes an export, an import, a download or a migration stop half way,
 	// with the exit status that the real one has then.
 	Half bool `json:"half,omitempty"`
+	// Unreachable makes no mirror give a byte.
+	Unreachable bool `json:"unreachable,omitempty"`
 	// Grow is the time in seconds in which the files of an export, a download and a
 	// copied disk grow to their size, in silence.
 	Grow float64 `json:"grow,omitempty"`

@@ -1,6 +1,7 @@
 package cbsdsim
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -170,6 +171,12 @@ func (c *call) obtain(p profile) (ok bool, err error) {
 	}
 	part := filepath.Join(dir, p.dist())
 	c.say("fetch http://mirror.invalid/%s -> %s", p.dist(), part)
+	if c.behaviour.Unreachable {
+		c.say("Size: 0 Mb")
+		c.say("Checking CRC sum: %s...Invalid CRC: %x", p.sum(), sha256.Sum256(nil))
+		c.say("See more details about CRC: https://www.bsdstore.ru/en/cbsd_fetch.html")
+		return false, nil
+	}
 	c.say("Size: %d Mb", p.isoSize/mb)
 	if c.behaviour.Half {
 		if err := sparse(part, p.isoSize/2); err != nil {
@@ -226,6 +233,12 @@ func (c *call) grow(file string, size int64) error {
 func (c *call) download(p profile) error {
 	c.say("Download to: %s", p.iso(c.wd))
 	c.say("Processing: http://mirror.invalid/%s.xz", strings.TrimPrefix(p.file0, "cbsd-"))
+	if c.behaviour.Unreachable {
+		c.say("Size: 0 Mb")
+		c.say("Check CRC sum skipped due to settings. See more: https://www.bsdstore.ru/en/cbsd_fetch.html")
+		c.say("No such ISO image. Try to download it manually and put into %s", p.iso(c.wd))
+		return c.fail("Or register (via cbsd media mode=register) it with vm_iso_path name: %s", p.medium)
+	}
 	c.say("Size: %d Mb", p.isoSize/mb)
 	for percent := 0; percent <= 100; percent += 20 {
 		c.say("Progress: %d%%", percent)

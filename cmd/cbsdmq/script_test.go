@@ -138,6 +138,7 @@ func (s *site) close() {
 //	letgo POOL                let what is held go on
 //	grows POOL COMMAND SECONDS  let the files that it makes take so long to grow
 //	half POOL COMMAND         let it stop half way
+//	unreachable POOL COMMAND  let no mirror give it a byte
 //	zfs POOL                  let the pool be on ZFS
 //	deaf POOL COMMAND [SECONDS]  let it print how far it is, wait for SIGTERM, and go on after it; or take so long, in ten
 //	                          steps, one of which SIGTERM cuts short
@@ -169,41 +170,42 @@ func (s *site) commands() map[string]func(ts *testscript.TestScript, neg bool, a
 		args int // at least
 		run  command
 	}{
-		"pool":      {1, s.pool},
-		"setting":   {3, s.setting},
-		"reload":    {1, s.reload},
-		"vm":        {2, s.vm},
-		"agent":     {1, s.agent},
-		"kill9":     {1, s.kill9},
-		"broker":    {1, s.brokerUpDown},
-		"slow":      {3, s.slow},
-		"hold":      {2, s.hold},
-		"letgo":     {1, s.letGo},
-		"grows":     {3, s.grows},
-		"half":      {2, s.half},
-		"zfs":       {1, s.zfs},
-		"deaf":      {2, s.deaf},
-		"status":    {2, s.status},
-		"nobody":    {1, s.nobody},
-		"secret":    {1, s.secret},
-		"free":      {1, s.free},
-		"get":       {2, s.get},
-		"until":     {2, s.until},
-		"enough":    {3, s.enough},
-		"capture":   {1, s.capture},
-		"begin":     {2, s.begin},
-		"appears":   {2, s.appears},
-		"interrupt": {1, s.interrupt},
-		"twice":     {2, s.twice},
-		"ends":      {2, s.ends},
-		"rcconf":    {1, s.rcConf},
-		"service":   {3, s.service},
-		"doc":       {2, s.doc},
-		"tune":      {1, s.tune},
-		"original":  {1, s.original},
-		"pack":      {1, s.pack},
-		"need":      {1, s.need},
-		"clean":     {0, s.clean},
+		"pool":        {1, s.pool},
+		"setting":     {3, s.setting},
+		"reload":      {1, s.reload},
+		"vm":          {2, s.vm},
+		"agent":       {1, s.agent},
+		"kill9":       {1, s.kill9},
+		"broker":      {1, s.brokerUpDown},
+		"slow":        {3, s.slow},
+		"hold":        {2, s.hold},
+		"letgo":       {1, s.letGo},
+		"grows":       {3, s.grows},
+		"half":        {2, s.half},
+		"unreachable": {2, s.unreachable},
+		"zfs":         {1, s.zfs},
+		"deaf":        {2, s.deaf},
+		"status":      {2, s.status},
+		"nobody":      {1, s.nobody},
+		"secret":      {1, s.secret},
+		"free":        {1, s.free},
+		"get":         {2, s.get},
+		"until":       {2, s.until},
+		"enough":      {3, s.enough},
+		"capture":     {1, s.capture},
+		"begin":       {2, s.begin},
+		"appears":     {2, s.appears},
+		"interrupt":   {1, s.interrupt},
+		"twice":       {2, s.twice},
+		"ends":        {2, s.ends},
+		"rcconf":      {1, s.rcConf},
+		"service":     {3, s.service},
+		"doc":         {2, s.doc},
+		"tune":        {1, s.tune},
+		"original":    {1, s.original},
+		"pack":        {1, s.pack},
+		"need":        {1, s.need},
+		"clean":       {0, s.clean},
 	}
 	out := make(map[string]func(ts *testscript.TestScript, neg bool, args []string))
 	for name, c := range table {
@@ -390,6 +392,10 @@ func (s *site) grows(_ *testscript.TestScript, args []string) error {
 
 func (s *site) half(_ *testscript.TestScript, args []string) error {
 	return s.simulate(args[0], args[1], cbsdsim.Behaviour{Half: true})
+}
+
+func (s *site) unreachable(_ *testscript.TestScript, args []string) error {
+	return s.simulate(args[0], args[1], cbsdsim.Behaviour{Unreachable: true})
 }
 
 func (s *site) zfs(_ *testscript.TestScript, args []string) error {

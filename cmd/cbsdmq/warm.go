@@ -77,6 +77,7 @@ type warmStep struct {
 	ID      string `json:"id,omitempty"` // of the job
 	OK      bool   `json:"ok"`
 	Reason  string `json:"reason,omitempty"`
+	Hint    string `json:"hint,omitempty"`
 }
 
 func (g *globals) warm(ctx context.Context, o warmFlags, args []string) error {
@@ -290,7 +291,7 @@ func (g *globals) warmStep(ctx context.Context, w *warmPool, step warmStep, o wa
 	if err != nil {
 		return false, err
 	}
-	step.ID, step.OK, step.Reason = id, final.ErrCode == 0, final.Reason
+	step.ID, step.OK, step.Reason, step.Hint = id, final.ErrCode == 0, final.Reason, final.Hint
 	if err := w.look(ctx); err != nil {
 		return false, err
 	}

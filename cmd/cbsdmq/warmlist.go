@@ -110,6 +110,14 @@ func (g *globals) printWarm(s warmStep) error {
 	if s.Bytes > 0 && s.OK && s.Action != "skip" {
 		text += ", " + size(s.Bytes)
 	}
-	_, err := fmt.Fprintf(g.stdout, "%s %s: %s\n", s.Pool, s.Profile, text)
-	return err
+	if _, err := fmt.Fprintf(g.stdout, "%s %s: %s\n", s.Pool, s.Profile, text); err != nil {
+		return err
+	}
+	if s.ID != "" && !s.OK {
+		if s.Hint != "" {
+			fmt.Fprintln(g.stderr, "hint: "+s.Hint)
+		}
+		fmt.Fprintf(g.stderr, "hint: what cbsd printed: cbsdmq output %s\n", s.ID)
+	}
+	return nil
 }
