@@ -82,5 +82,13 @@ func Takes(command, engine string) bool {
 	return cmd == nil || cmd.family == "" || cmd.family == engine || engine == ""
 }
 
+// Engine is the engine whose guests a command is for, "" where that is any.
+func Engine(command string) string {
+	if cmd := catalogue()[command]; cmd != nil {
+		return cmd.family
+	}
+	return ""
+}
+
 // Pattern reports whether the name of a guest is a pattern of some.
 func Pattern(name string) bool { return strings.ContainsAny(name, "*?[") }

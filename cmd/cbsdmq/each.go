@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path"
@@ -96,7 +98,8 @@ Exit status 1 if one of them failed, or a pool could not be asked.`,
 					return err
 				}
 			}
-			chores, err := each(pools, func(pool config.Found) ([]*chore, error) { return g.choresOf(ctx, pool, job, &o) })
+			var others otherEngines
+			chores, err := each(pools, func(pool config.Found) ([]*chore, error) { return g.choresOf(ctx, pool, job, &o, &others) })
 			if err != nil {
 				return err // a pool's file that cannot be used: nothing is begun
 			}
@@ -107,7 +110,7 @@ Exit status 1 if one of them failed, or a pool could not be asked.`,
 				return err
 			}
 			if len(chores) == 0 {
-				warn(g.stderr, "no guest matches")
+				warn(g.stderr, "%s", others.none(job.Command))
 			} else if !yes {
 				warn(g.stderr, "nothing was done: --yes does it")
 			}
@@ -150,9 +153,45 @@ func (g *globals) matching(pattern string) ([]config.Found, error) {
 	return pools, nil
 }
 
+// otherEngines counts the guests that were chosen but that the command is not
+// for, by their engines.
+type otherEngines struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+func (e *otherEngines) add(engine string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.count == nil {
+		e.count = make(map[string]int)
+	}
+	e.count[engine]++
+}
+
+// none says that the command has no guest, and why.
+func (e *otherEngines) none(command string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.count) == 0 {
+		return "no guest matches"
+	}
+	var list []string
+	total := 0
+	for _, engine := range slices.Sorted(maps.Keys(e.count)) {
+		list = append(list, fmt.Sprintf("%d of %s", e.count[engine], engine))
+		total += e.count[engine]
+	}
+	do := "do"
+	if total == 1 {
+		do = "does"
+	}
+	return fmt.Sprintf("no %s guest matches; %s %s", cbsd.Engine(command), strings.Join(list, ", "), do)
+}
+
 // choresOf makes the jobs of one pool. A pool that cannot be asked is one bad
 // chore.
-func (g *globals) choresOf(ctx context.Context, pool config.Found, job client.Job, o *jobFlags) ([]*chore, error) {
+func (g *globals) choresOf(ctx context.Context, pool config.Found, job client.Job, o *jobFlags, others *otherEngines) ([]*chore, error) {
 	if err := g.usable(pool); err != nil {
 		return nil, err
 	}
@@ -173,7 +212,11 @@ func (g *globals) choresOf(ctx context.Context, pool config.Found, job client.Jo
 	}
 	var list []*chore
 	for _, guest := range guests {
-		if !cbsd.Takes(job.Command, guest.Emulator) || !chosen(which, guest) {
+		if !chosen(which, guest) {
+			continue
+		}
+		if !cbsd.Takes(job.Command, guest.Emulator) {
+			others.add(guest.Emulator)
 			continue
 		}
 		one := job
