@@ -39,6 +39,9 @@ read instead.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := t.within(cmd.Context())
 			defer cancel()
+			if state == "waiting" { // as why, guests and pools call it
+				state = string(cbsdmq.Queued)
+			}
 			if state != "" && !slices.Contains(states, state) {
 				return usage("--state: there is no state %q: %s", state, strings.Join(states, ", "))
 			}
