@@ -152,6 +152,8 @@ func judgeCopy(plan Plan, before, now Snapshot) finding {
 			met: copied.Exists, had: was.Exists && !before.Guests[from].Exists,
 			why: fmt.Sprintf("%s was not renamed", from), hint: sourceHint(from, source),
 		}
+	case !copied.Exists && !source.Exists:
+		return finding{why: missing(from, source)}
 	case !copied.Exists:
 		return finding{why: fmt.Sprintf("there is no guest %s", to), hint: sourceHint(from, source)}
 	case was.Exists:

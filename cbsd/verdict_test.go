@@ -120,7 +120,7 @@ func TestVerdictBhyve(t *testing.T) {
 		{"bhyve-dsk mode=list jname=vm1", "", 0, "", ""},
 		{"bclone old=vm1 new=vm2", cbsdmq.Changed, 0, "", ""},
 		{"bclone old=vm1 new=vm2", cbsdmq.Unchanged, 1, "already exist", ""},
-		{"bclone old=nosuch new=vm3", failed, 1, "there is no guest vm3", "no guest nosuch"},
+		{"bclone old=nosuch new=vm3", failed, 1, "there is no guest nosuch", ""},
 		{"brename old=vm2 new=vm3", cbsdmq.Changed, 0, "", ""},
 		{"brename old=vm2 new=vm4", failed, 1, "vm2 was not renamed", "no guest vm2"},
 		{"bexport jname=vm1", cbsdmq.Changed, 0, "", ""},
