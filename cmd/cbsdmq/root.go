@@ -36,6 +36,7 @@ type globals struct {
 }
 
 func newRootCommand(g *globals) *cobra.Command {
+	var asked bool
 	root := &cobra.Command{
 		Use:   "cbsdmq",
 		Short: "Run CBSD commands over a bus, and lose none",
@@ -61,7 +62,14 @@ signal n, 1 anything else.`,
 			}
 			return nil
 		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if asked {
+				return g.printVersion()
+			}
+			return cmd.Help()
+		},
 	}
+	root.Flags().BoolVar(&asked, "version", false, "print the version, as the subcommand version does")
 	root.SetOut(g.stdout)
 	root.SetErr(g.stderr)
 	f := root.PersistentFlags()

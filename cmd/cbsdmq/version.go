@@ -32,15 +32,20 @@ func newVersionCommand(g *globals) *cobra.Command {
 		Example: "  cbsdmq version\n  cbsdmq version -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if g.json() {
-				return json.NewEncoder(g.stdout).Encode(struct {
-					Version  string `json:"version"`
-					Go       string `json:"go"`
-					Platform string `json:"platform"`
-				}{version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
-			}
-			fmt.Fprintf(g.stdout, "cbsdmq %s, %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return nil
+			return g.printVersion()
 		},
 	}
+}
+
+// printVersion is for the subcommand and for the flag --version.
+func (g *globals) printVersion() error {
+	if g.json() {
+		return json.NewEncoder(g.stdout).Encode(struct {
+			Version  string `json:"version"`
+			Go       string `json:"go"`
+			Platform string `json:"platform"`
+		}{version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
+	}
+	_, err := fmt.Fprintf(g.stdout, "cbsdmq %s, %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
 }
