@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cbsd/cbsdmq"
 	"github.com/cbsd/cbsdmq/internal/proc"
 )
 
@@ -214,10 +215,12 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		pid := make([]byte, 20)
-		n, _ := f.ReadAt(pid, 0)
+		text := make([]byte, 20)
+		n, _ := f.ReadAt(text, 0)
 		f.Close()
-		return nil, fmt.Errorf("%w: %s (pid %s)", ErrInUse, dir, strings.TrimSpace(string(pid[:n])))
+		pid := strings.TrimSpace(string(text[:n]))
+		return nil, cbsdmq.Errorf(cbsdmq.CodeHeld, "", "%w: %s (pid %s)", ErrInUse, dir, pid).
+			WithHint("an agent may have started it: `kill %s` ends it, once `cbsdmq jobs --state running` lists nothing: jobs that run would end unknown", pid)
 	}
 	if err != nil {
 		f.Close()
