@@ -123,7 +123,7 @@ type AgentInfo struct {
 	Held      int       `json:"held,omitempty"`
 	Workers   int       `json:"workers"`
 	Readers   int       `json:"readers"`
-	Trouble   string    `json:"trouble,omitempty"` // why it does not take new jobs, or ""
+	Trouble   string    `json:"trouble,omitempty"` // why it does not take or begin jobs, or ""
 
 	Oldest       time.Time `json:"oldest,omitzero"`         // when the job that has waited longest was accepted
 	Backlog      int       `json:"backlog,omitempty"`       // jobs that have not ended, at which it takes no more

@@ -137,6 +137,9 @@ func (s *Server) marked() (bool, error) {
 	return false, f.Close()
 }
 
+// runnerRestart is how long a runner may be away that is only restarted.
+const runnerRestart = 2 * time.Second
+
 // followRunner passes on what the runner says, and finds or starts another when
 // the connection is lost.
 func (s *Server) followRunner(ctx context.Context, snap knowledge) {
@@ -148,11 +151,10 @@ func (s *Server) followRunner(ctx context.Context, snap knowledge) {
 			return
 		}
 		s.post(ctx, func(l *loop) { l.runnerUp = false })
+		s.runner.lose(err)
 		s.log.Warn("lost the runner", "err", err)
+		lost, said := time.Now(), false
 		for {
-			if old := s.runner.swap(nil); old != nil {
-				old.Close()
-			}
 			var r Runner
 			if r, snap, err = s.dial(ctx); err == nil {
 				s.runner.swap(r)
@@ -160,9 +162,12 @@ func (s *Server) followRunner(ctx context.Context, snap knowledge) {
 				attempt = 0
 				break
 			}
-			if attempt++; attempt == 2 {
-				s.log.Error("cannot reach or start a runner, nothing is begun", "err", err)
+			s.runner.lose(err)
+			if !said && time.Since(lost) > runnerRestart {
+				said = true
+				s.log.Error("cannot reach or start a runner, nothing is begun", "err", err, "hint", cbsdmq.HintOf(err))
 			}
+			attempt++
 			if !sleep(ctx, pause(attempt)) {
 				return
 			}

@@ -77,7 +77,8 @@ type Config struct {
 	Endpoints []Endpoint
 	Journal   *journal.Journal
 	CBSD      CBSD
-	// Dial finds the runner, or starts one.
+	// Dial finds the runner, and may start one. While it fails it is called again,
+	// and why jobs wait is its error with the hint.
 	Dial func(ctx context.Context) (Runner, error)
 	// RunDir is the runner's directory. The agent leaves a mark in it, to see
 	// whether it was emptied: then the runner has forgotten what it started.
@@ -277,6 +278,8 @@ func (s *Server) Info() cbsdmq.AgentInfo {
 	in.Queued = int(s.open.Load()) - in.Running - in.Held
 	if t := s.trouble.Load(); t != nil {
 		in.Trouble = *t
+	} else if t := s.runner.missing(); t != "" {
+		in.Trouble = t
 	} else if t := s.unfit.Load(); t != nil && *t != "" {
 		in.Trouble = *t
 	}
@@ -285,8 +288,9 @@ func (s *Server) Info() cbsdmq.AgentInfo {
 
 // current is the connection to the runner, nil while there is none.
 type current struct {
-	mu sync.Mutex
-	r  Runner
+	mu  sync.Mutex
+	r   Runner
+	err error // why there is none
 }
 
 func (c *current) get() Runner {
@@ -300,6 +304,35 @@ func (c *current) swap(r Runner) (old Runner) {
 	defer c.mu.Unlock()
 	old, c.r = c.r, r
 	return old
+}
+
+// lose closes the connection that was lost, if there is one, and notes why there
+// is none.
+func (c *current) lose(err error) {
+	c.mu.Lock()
+	old := c.r
+	c.r, c.err = nil, err
+	c.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+// missing says why no command can be started, "" while there is a runner.
+func (c *current) missing() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.r != nil {
+		return ""
+	}
+	text := "no command can be started"
+	if c.err != nil {
+		text += ": " + c.err.Error()
+	}
+	if hint := cbsdmq.HintOf(c.err); hint != "" {
+		text += ": " + hint
+	}
+	return text
 }
 
 var _ Runner = (*runner.Client)(nil)

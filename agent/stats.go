@@ -69,8 +69,8 @@ func (s *Server) NotReady() (reasons []string) {
 	if t := s.trouble.Load(); t != nil {
 		reasons = append(reasons, "the journal cannot be written: "+*t)
 	}
-	if s.runner.get() == nil {
-		reasons = append(reasons, "there is no runner, and none can be started")
+	if t := s.runner.missing(); t != "" {
+		reasons = append(reasons, t)
 	}
 	if s.drain.Load() {
 		reasons = append(reasons, "it is about to end")

@@ -22,7 +22,7 @@ func TestNotReady(t *testing.T) {
 	b.machine.setAway(true)
 	b.machine.lose()
 	eventually(t, "the runner is missed", func() bool {
-		return slices.Contains(s.NotReady(), "there is no runner, and none can be started")
+		return slices.Contains(s.NotReady(), "no command can be started: "+errFakeGone.Error())
 	})
 	why := "the disk of the journal is full: no space left on device"
 	s.trouble.Store(&why)

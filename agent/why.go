@@ -101,8 +101,8 @@ func (s *Server) wait(ctx context.Context, j *openJob, before, open []*openJob) 
 	if s.drain.Load() {
 		add("drain", "the agent is about to end and begins nothing more", time.Time{})
 	}
-	if s.runner.get() == nil {
-		add("runner", "there is no runner, and none can be started", time.Time{})
+	if t := s.runner.missing(); t != "" {
+		add("runner", t, time.Time{})
 	}
 	if p := s.paused().of(j.plan.Class, j.plan.Lanes); p != nil {
 		add("pause", pauseText(p), p.Since)

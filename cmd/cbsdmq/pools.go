@@ -45,8 +45,8 @@ func newPoolsCommand(g *globals) *cobra.Command {
 		Long: `List the pools whose configuration files are found, and ask their agents, two
 seconds at most, how they are.
 
-STATE is "in trouble" where the agent cannot write its journal or does not trust
-its cbsd with changes; the reason stands below the table. UP is how long the agent has been up, OLDEST how long the job has waited that has
+STATE is "in trouble" where the agent cannot write its journal, has no runner or
+does not trust its cbsd with changes; the reason stands below the table. UP is how long the agent has been up, OLDEST how long the job has waited that has
 waited longest, GUESTS how many are on and how many there are, DISK how full the
 pool's file system is, DURABLE whether the broker keeps what it has confirmed
 when it restarts. -o json has more: files, tubes, bytes.

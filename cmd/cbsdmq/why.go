@@ -169,10 +169,10 @@ func (g *globals) askWhy(ctx context.Context, s *session, what subject, id strin
 	return nil
 }
 
-// takesNone says why an agent takes no jobs, where that is so.
+// takesNone says why an agent takes or begins no jobs, where that is so.
 func takesNone(info cbsdmq.AgentInfo) (causes []string) {
 	if info.Trouble != "" {
-		causes = append(causes, "the agent takes no new jobs: "+info.Trouble)
+		causes = append(causes, "the agent is in trouble: "+info.Trouble)
 	}
 	if open := info.Queued + info.Running + info.Held; info.Backlog > 0 && open >= info.Backlog {
 		causes = append(causes, fmt.Sprintf("the agent takes no more jobs: %d have not ended, which is its backlog", open))
