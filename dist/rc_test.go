@@ -19,18 +19,21 @@ func TestAgentsThatAreStarted(t *testing.T) {
 		files []string
 		want  []string // what follows `cbsdmq agent`
 	}{
-		"every file":       {`cbsdmq_enable="YES"`, []string{"cbsdmq/pool2.json", "cbsdmq/pool1.json"}, []string{"--config cbsdmq/pool1.json", "--config cbsdmq/pool2.json"}},
-		"those named":      {`cbsdmq_enable="YES"; cbsdmq_pools="pool2"`, []string{"cbsdmq/pool2.json", "cbsdmq/pool1.json"}, []string{"--config cbsdmq/pool2.json"}},
-		"a path":           {`cbsdmq_enable="YES"; cbsdmq_pools="$ROOT/usr/local/etc/x.json"`, []string{"x.json"}, []string{"--config x.json"}},
-		"not enabled":      {``, []string{"cbsdmq/pool1.json"}, nil},
-		"bs_router":        {`bs_router_enable="YES"`, []string{"cbsdmq.json"}, []string{"--config cbsdmq.json"}},
-		"bs_router_args":   {`bs_router_enable="YES"; bs_router_args="-config $ROOT/usr/local/etc/my.json -cbsdenv /usr/jails"`, []string{"my.json"}, []string{"--config my.json --cbsdenv /usr/jails"}},
-		"args with =":      {`bs_router_enable="YES"; bs_router_args="-broker=beanstalkd --config=$ROOT/usr/local/etc/my.json"`, []string{"my.json"}, []string{"--config my.json --broker=beanstalkd"}},
-		"cbsd-mq-router":   {`cbsd_mq_router_enable="YES"`, []string{"cbsd-mq-router.json"}, []string{"--config cbsd-mq-router.json"}},
-		"its config":       {`cbsd_mq_router_enable="YES"; cbsd_mq_router_config="$ROOT/usr/local/etc/my.json"`, []string{"my.json"}, []string{"--config my.json"}},
-		"its script there": {`cbsd_mq_router_enable="YES"`, []string{"cbsd-mq-router.json", "rc.d/cbsd-mq-router"}, nil},
-		"switched off":     {`bs_router_enable="YES"; cbsdmq_enable="NO"`, []string{"cbsdmq.json"}, nil},
-		"both":             {`bs_router_enable="YES"; cbsdmq_enable="YES"`, []string{"cbsdmq/pool1.json", "cbsdmq.json"}, []string{"--config cbsdmq/pool1.json"}},
+		"every file":         {`cbsdmq_enable="YES"`, []string{"cbsdmq/pool2.json", "cbsdmq/pool1.json"}, []string{"--config cbsdmq/pool1.json", "--config cbsdmq/pool2.json"}},
+		"those named":        {`cbsdmq_enable="YES"; cbsdmq_pools="pool2"`, []string{"cbsdmq/pool2.json", "cbsdmq/pool1.json"}, []string{"--config cbsdmq/pool2.json"}},
+		"a path":             {`cbsdmq_enable="YES"; cbsdmq_pools="$ROOT/usr/local/etc/x.json"`, []string{"x.json"}, []string{"--config x.json"}},
+		"not enabled":        {``, []string{"cbsdmq/pool1.json"}, nil},
+		"bs_router":          {`bs_router_enable="YES"`, []string{"cbsdmq.json"}, []string{"--config cbsdmq.json"}},
+		"bs_router_args":     {`bs_router_enable="YES"; bs_router_args="-config $ROOT/usr/local/etc/my.json -cbsdenv /usr/jails"`, []string{"my.json"}, []string{"--config my.json --cbsdenv /usr/jails"}},
+		"args with =":        {`bs_router_enable="YES"; bs_router_args="-broker=beanstalkd --config=$ROOT/usr/local/etc/my.json"`, []string{"my.json"}, []string{"--config my.json --broker=beanstalkd"}},
+		"cbsd-mq-router":     {`cbsd_mq_router_enable="YES"`, []string{"cbsd-mq-router.json"}, []string{"--config cbsd-mq-router.json"}},
+		"its config":         {`cbsd_mq_router_enable="YES"; cbsd_mq_router_config="$ROOT/usr/local/etc/my.json"`, []string{"my.json"}, []string{"--config my.json"}},
+		"its script there":   {`cbsd_mq_router_enable="YES"`, []string{"cbsd-mq-router.json", "rc.d/cbsd-mq-router"}, nil},
+		"switched off":       {`bs_router_enable="YES"; cbsdmq_enable="NO"`, []string{"cbsdmq.json"}, nil},
+		"a runner's service": {`cbsdmq_enable="YES"; cbsdmq_runner_enable="YES"`, []string{"cbsdmq/pool1.json"}, []string{"--config cbsdmq/pool1.json --await-runner"}},
+		"bs_router and it":   {`bs_router_enable="YES"; bs_router_args="-config $ROOT/usr/local/etc/my.json -cbsdenv /usr/jails"; cbsdmq_runner_enable="YES"`, []string{"my.json"}, []string{"--config my.json --await-runner --cbsdenv /usr/jails"}},
+		"its service is off": {`cbsdmq_enable="YES"; cbsdmq_runner_enable="NO"`, []string{"cbsdmq/pool1.json"}, []string{"--config cbsdmq/pool1.json"}},
+		"both":               {`bs_router_enable="YES"; cbsdmq_enable="YES"`, []string{"cbsdmq/pool1.json", "cbsdmq.json"}, []string{"--config cbsdmq/pool1.json"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
@@ -56,6 +59,23 @@ func TestAgentsThatAreStarted(t *testing.T) {
 				t.Errorf("started %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// The agent's unit brings the runner's with it, so it starts no runner itself.
+func TestAgentsUnitLeavesTheRunner(t *testing.T) {
+	text, err := os.ReadFile("systemd/cbsdmq-agent@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`(?m)^Wants=cbsdmq-runner\.service$`,
+		`(?m)^After=.*\bcbsdmq-runner\.service\b`,
+		`(?m)^ExecStart=/usr/local/bin/cbsdmq agent (.* )?--await-runner\b`,
+	} {
+		if !regexp.MustCompile(want).Match(text) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
 	}
 }
 

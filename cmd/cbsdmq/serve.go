@@ -35,6 +35,8 @@ type agentOptions struct {
 	CBSDEnv string // of the original: where the file has none
 	Broker  string // likewise
 	Wait    bool   // at the end, wait for running commands
+
+	AwaitRunner bool // where no runner runs, wait and start none
 }
 
 // serveAgent serves pools until SIGTERM or SIGINT. On SIGHUP it reads the files
@@ -227,6 +229,10 @@ func (h *hosted) keepServing(ctx context.Context, i int, first chan<- error) {
 			said = text
 			log.Error("cannot serve the pool, trying again", "pool", c.Pool, "err", err, "hint", cmp.Or(cbsdmq.HintOf(err), "`cbsdmq check` may say more"))
 		}
+		if errors.Is(err, runner.ErrNoRunner) { // nothing else is missing
+			awaitRunner(ctx, c.RunDir)
+			continue
+		}
 		select {
 		case <-time.After(min(time.Second<<min(tries, 10), poolRetry)):
 		case <-ctx.Done():
@@ -286,7 +292,7 @@ func (h *hosted) servePool(ctx context.Context, c *config.Config, log *slog.Logg
 	server = agent.New(agent.Config{
 		Pool: c.Pool, Host: host, Boot: boot, Version: version, Command: c.CBSD, Self: self,
 		Endpoints: ends, Journal: j, CBSD: pool,
-		Dial:      func(ctx context.Context) (agent.Runner, error) { return ensureRunner(ctx, c.RunDir) },
+		Dial:      func(ctx context.Context) (agent.Runner, error) { return h.o.dialRunner(ctx, c.RunDir) },
 		RunDir:    c.RunDir,
 		Elsewhere: func(ctx context.Context, guest string) string { return h.elsewhere(ctx, c, guest) },
 		Made:      func(guest string) { h.making.release(c.Pool, guest) },
@@ -356,15 +362,49 @@ func openCBSD(ctx context.Context, c *config.Config, log *slog.Logger) (*cbsd.Po
 	})
 }
 
-// ensureRunner connects to the runner of dir, and starts one where none runs.
-func ensureRunner(ctx context.Context, dir string) (agent.Runner, error) {
+// dialRunner connects to the runner of dir. Where none runs it starts one; with
+// AwaitRunner the error is runner.ErrNoRunner.
+func (o agentOptions) dialRunner(ctx context.Context, dir string) (agent.Runner, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cfg := runner.Config{Dir: dir, Version: version}
+	if o.AwaitRunner {
+		r, err := runner.Dial(ctx, cfg)
+		if errors.Is(err, runner.ErrNoRunner) {
+			err = cbsdmq.Errorf(cbsdmq.CodeUnavailable, "", "%w", err).WithHint(runnerHint)
+		}
+		return r, err
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return runner.Ensure(ctx, runner.Config{Dir: dir, Version: version}, exe, []string{"runner", "--dir", dir})
+	return runner.Ensure(ctx, cfg, exe, []string{"runner", "--dir", dir})
+}
+
+const runnerHint = "`service cbsdmq_runner start` or `systemctl start cbsdmq-runner`; its directory must be run_dir of the pool"
+
+// awaitRunner returns when there may be a runner in dir, or ctx ends.
+func awaitRunner(ctx context.Context, dir string) {
+	for {
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+		if !noRunner(ctx, dir) {
+			return
+		}
+	}
+}
+
+// noRunner reports whether it is certain that no runner serves dir.
+func noRunner(ctx context.Context, dir string) bool {
+	r, err := runner.Dial(ctx, runner.Config{Dir: dir})
+	if err == nil {
+		r.Close()
+	}
+	return errors.Is(err, runner.ErrNoRunner)
 }
 
 // A poolLog is the log of one pool; pools with the same logfile share it.
