@@ -158,10 +158,8 @@ func (c *checker) check(ctx context.Context) {
 	if cfg.OpenMetrics() {
 		c.say(cbsd.Warning, "metrics", cfg.MetricsListen+" can be read from other hosts, without a password", `a loopback address such as "127.0.0.1:9114", or a firewall`)
 	}
-	if err := runner.CheckDir(cfg.RunDir); err != nil {
-		c.bad("runner", err)
-	}
 	served := c.checkJournal(ctx, cfg)
+	c.checkRunner(ctx, cfg, served)
 	if err := c.tubes.add(cfg, c.file); err != nil {
 		c.bad("broker", err)
 	}
@@ -233,6 +231,28 @@ func (c *checker) checkJournal(ctx context.Context, cfg *config.Config) (served 
 	}
 	c.checkPauses(ctx, cfg)
 	return served
+}
+
+// checkRunner says who starts the commands.
+func (c *checker) checkRunner(ctx context.Context, cfg *config.Config, served bool) {
+	if err := runner.CheckDir(cfg.RunDir); err != nil {
+		c.bad("runner", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	r, err := runner.Dial(ctx, runner.Config{Dir: cfg.RunDir})
+	switch {
+	case err == nil:
+		c.say(cbsd.OK, "runner", fmt.Sprintf("pid %d, version %s, serves %s", r.PID(), r.Version(), cfg.RunDir), "")
+		r.Close()
+	case errors.Is(err, runner.ErrNoRunner) && served:
+		c.say(cbsd.Warning, "runner", err.Error()+": jobs wait for it", runnerHint)
+	case errors.Is(err, runner.ErrNoRunner):
+		c.say(cbsd.OK, "runner", err.Error()+" yet: its service is started first; where it has none an agent starts it", "")
+	default:
+		c.bad("runner", err)
+	}
 }
 
 // checkPauses says what a person paused: nothing there is begun.

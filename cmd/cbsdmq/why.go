@@ -135,6 +135,9 @@ func (g *globals) why(ctx context.Context, what subject, id string, t *target) (
 		return w, errors.Join(err, fromJournal)
 	}
 	w.Waits = waits
+	if dir := what.pool.Config.RunDir; noRunner(ctx, dir) { // an agent that waits for it does not answer yet
+		w.Notes = append(w.Notes, "there is no runner in "+dir+"; where it is a service agents wait for that: "+runnerHint)
+	}
 	return w, nil
 }
 
