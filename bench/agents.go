@@ -82,7 +82,7 @@ func (b *bench) pool() (dir string, err error) {
 // memory serves a pool in this process, on the in-memory bus. The runner is a
 // process of its own, as always.
 func (b *bench) memory(ctx context.Context, inFlight int) (_ *service, err error) {
-	agent.TuneGC()
+	agent.Tune()
 	s := &service{pool: "bench", tube: "jobs", reply: "reply"}
 	defer func() {
 		if err != nil {

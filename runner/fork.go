@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cbsd/cbsdmq/internal/calm"
 	"github.com/cbsd/cbsdmq/internal/failpoint"
 	"github.com/cbsd/cbsdmq/internal/proc"
 )
@@ -119,12 +120,15 @@ func (s *server) fork(r *run) (pid int, err error) {
 			env = append(env, v)
 		}
 	}
-	return syscall.ForkExec(st.Path, append([]string{st.Path}, st.Args...), &syscall.ProcAttr{
-		Dir:   dirOf(st),
-		Env:   append(env, JobVariable+"="+st.Job),
-		Files: []uintptr{uintptr(s.null), uintptr(r.out), uintptr(r.err)},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+	calm.Exact(func() {
+		pid, err = syscall.ForkExec(st.Path, append([]string{st.Path}, st.Args...), &syscall.ProcAttr{
+			Dir:   dirOf(st),
+			Env:   append(env, JobVariable+"="+st.Job),
+			Files: []uintptr{uintptr(s.null), uintptr(r.out), uintptr(r.err)},
+			Sys:   &syscall.SysProcAttr{Setsid: true},
+		})
 	})
+	return pid, err
 }
 
 func dirOf(st *Start) string {

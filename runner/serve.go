@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cbsd/cbsdmq"
+	"github.com/cbsd/cbsdmq/internal/calm"
 	"github.com/cbsd/cbsdmq/internal/proc"
 )
 
@@ -172,6 +173,7 @@ const inheritedMax = 1024
 
 // setProcess makes of the process what commands should inherit.
 func setProcess() {
+	calm.Monitor()
 	syscall.Umask(0o022)
 	// A thread that forks keeps its P until execve.
 	if os.Getenv("GOMAXPROCS") == "" {

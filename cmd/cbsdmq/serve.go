@@ -42,7 +42,7 @@ type agentOptions struct {
 // serveAgent serves pools until SIGTERM or SIGINT. On SIGHUP it reads the files
 // again; a bad one keeps the old configuration.
 func serveAgent(ctx context.Context, o agentOptions) error {
-	agent.TuneGC()
+	agent.Tune()
 	cfgs, who, err := o.load(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
