@@ -137,14 +137,16 @@ func (s *Server) marked() (bool, error) {
 	return false, f.Close()
 }
 
-// runnerRestart is how long a runner may be away that is only restarted.
-const runnerRestart = 2 * time.Second
+const (
+	runnerRestart = 2 * time.Second  // a runner may be away for so long that is only restarted
+	runnerSteady  = 10 * time.Second // a connection that lasted so long is replaced at once
+)
 
 // followRunner passes on what the runner says, and finds or starts another when
 // the connection is lost.
 func (s *Server) followRunner(ctx context.Context, snap knowledge) {
 	for attempt := 0; ; {
-		current, knows := s.runner.get(), snap
+		current, knows, since := s.runner.get(), snap, time.Now()
 		s.post(ctx, func(l *loop) { l.reconcile(current, knows) })
 		err := s.followEvents(ctx, current)
 		if ctx.Err() != nil {
@@ -154,22 +156,24 @@ func (s *Server) followRunner(ctx context.Context, snap knowledge) {
 		s.runner.lose(err)
 		s.log.Warn("lost the runner", "err", err)
 		lost, said := time.Now(), false
+		if lost.Sub(since) > runnerSteady {
+			attempt = 0
+		}
 		for {
+			if attempt > 0 && !sleep(ctx, pause(attempt)) {
+				return
+			}
+			attempt++
 			var r Runner
 			if r, snap, err = s.dial(ctx); err == nil {
 				s.runner.swap(r)
 				s.log.Info("connected to the runner", "runner", snap.RunnerID)
-				attempt = 0
 				break
 			}
 			s.runner.lose(err)
 			if !said && time.Since(lost) > runnerRestart {
 				said = true
 				s.log.Error("cannot reach or start a runner, nothing is begun", "err", err, "hint", cbsdmq.HintOf(err))
-			}
-			attempt++
-			if !sleep(ctx, pause(attempt)) {
-				return
 			}
 		}
 	}
