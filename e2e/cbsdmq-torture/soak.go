@@ -39,7 +39,7 @@ type soak struct {
 	answered int
 	states   map[cbsdmq.State]int
 	reasons  map[cbsdmq.State]string // of the last job that ended so and gave one
-	strange  int // final replies too many, or of no job
+	strange  int                     // final replies too many, or of no job
 	samples  []sample
 }
 
