@@ -32,7 +32,7 @@ var troubles = []string{
 }
 
 // rare is what a thousand schedules have.
-var rare = []string{"cancelled before its start", "a start of before is read", "roll back by an hour"}
+var rare = []string{"cancelled before its start", "a start of before is read", "roll back by an hour", "forgets as a reply is put"}
 
 // covered complains about troubles that none of so many schedules had.
 func covered(t *testing.T, tally map[string]int, schedules int) {

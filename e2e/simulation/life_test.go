@@ -132,7 +132,11 @@ func (b *mortalBus) PutDuring(ctx context.Context, outages int, ms ...bus.Messag
 
 func (b *mortalBus) put(f func() []bus.Result, ms []bus.Message) []bus.Result {
 	var rs []bus.Result
-	err := b.l.around("put", func() error { rs = f(); return nil })
+	err := b.l.around("put", func() error {
+		b.l.w.forgetNow(b, ms)
+		rs = f()
+		return nil
+	})
 	if err != nil {
 		rs = make([]bus.Result, len(ms))
 		for i := range rs {

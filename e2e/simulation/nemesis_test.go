@@ -176,6 +176,27 @@ func (w *world) startBroker() {
 	w.broker.Start(!w.plan.volatile)
 }
 
+// forgetNow has a broker that forgets start anew when an agent is about to put
+// replies, now and then, and waits until the agent's bus has noticed: what was found
+// out about the broker before is not true of this one.
+func (w *world) forgetNow(b *mortalBus, ms []bus.Message) {
+	if !w.plan.volatile || w.healed.Load() || !strings.HasPrefix(b.l.name, "agent") ||
+		ms[0].Tube.Kind != bus.Mailbox || !w.dice.chance("forgetting", 0.1) {
+		return
+	}
+	w.count("forgets as a reply is put")
+	outages := b.Outages()
+	w.broker.Stop()
+	w.stopped.Store(true)
+	w.startBroker()
+	for range 100 {
+		if b.Outages() != outages {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // restart ends the agent that serves, in order. Another is started by who keeps
 // it.
 func (w *world) restart(ctx context.Context) {
