@@ -148,7 +148,12 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 		if confirm == nil {
 			continue
 		}
-		if results[i].Err = c.confirmed(ctx, ms[i].Tube.Name, confirm); results[i].Err != nil {
+		results[i].Err = c.confirmed(ctx, ms[i].Tube.Name, confirm, func() chan error {
+			c.puts.Lock()
+			defer c.puts.Unlock()
+			return c.produce(ctx, record(ms[i], results[i].ID))
+		})
+		if results[i].Err != nil {
 			results[i].ID = 0
 		}
 	}
@@ -162,14 +167,23 @@ func (c *conn) produce(ctx context.Context, r *kgo.Record) chan error {
 	return confirm
 }
 
-func (c *conn) confirmed(ctx context.Context, tube string, confirm chan error) error {
+// confirmed waits for the broker's confirmation. The library fails all that waits
+// for a partition when the context of the first of it ends; what was not the first
+// is handed over again.
+func (c *conn) confirmed(ctx context.Context, tube string, confirm chan error, again func() chan error) error {
 	var err error
-	select {
-	case err = <-confirm:
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-c.Dead():
-		err = c.Failed()
+	for waiting := true; waiting; {
+		select {
+		case err = <-confirm:
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-c.Dead():
+			err = c.Failed()
+		}
+		ended := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+		if waiting = ended && ctx.Err() == nil && c.Failed() == nil; waiting {
+			confirm = again()
+		}
 	}
 	if errors.Is(err, kerr.MessageTooLarge) {
 		return fmt.Errorf("%w: %w", bus.ErrTooLarge, err)

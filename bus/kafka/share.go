@@ -368,5 +368,6 @@ func (s *share) message(r *kgo.Record) *message {
 func (s *share) renew(m *message) error {
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
-	return s.k.conn.confirmed(ctx, s.tube, s.k.conn.produce(ctx, again(s.tube, m.id, m.Record)))
+	put := func() chan error { return s.k.conn.produce(ctx, again(s.tube, m.id, m.Record)) }
+	return s.k.conn.confirmed(ctx, s.tube, put(), put)
 }
