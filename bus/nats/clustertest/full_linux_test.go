@@ -13,12 +13,7 @@ import (
 // and when there is room the server has all again without anybody starting it.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	c := ours(t, nil)
-	c.works(t)
-	js, end := c.js(t)
-	defer end()
-	f := c.traffic(t)
-	f.Goes(t, 50)
+	c, js, f := atWork(t)
 	everywhere := func() error { return whole(t, js, queue, "cbsdmq_mail") }
 	p := c.leader(t, js, queue)
 	p.Kill(t)

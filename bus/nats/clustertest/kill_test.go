@@ -55,16 +55,23 @@ func TestLeaderKilled(t *testing.T) {
 	})
 }
 
+// atWork is a cluster of ours with messages that go through, and a JetStream of it.
+func atWork(t *testing.T) (trio, jetstream.JetStream, *bustest.Traffic) {
+	t.Helper()
+	c := ours(t, nil)
+	c.works(t)
+	js, end := c.js(t)
+	t.Cleanup(end)
+	f := c.traffic(t)
+	f.Goes(t, 100)
+	return c, js, f
+}
+
 // TestEachKilled kills each server in turn, the next one when all copies are
 // whole again. nats-server 2.9 does not stand this: see the README.
 func TestEachKilled(t *testing.T) {
 	t.Parallel()
-	c := ours(t, nil)
-	c.works(t)
-	js, end := c.js(t)
-	defer end()
-	f := c.traffic(t)
-	f.Goes(t, 50)
+	c, js, f := atWork(t)
 	for _, p := range c {
 		testserver.Eventually(t, patience, func() error { return whole(t, js, queue, "cbsdmq_mail") })
 		p.Kill(t)
@@ -94,12 +101,7 @@ func whole(t *testing.T, js jetstream.JetStream, streams ...string) error {
 // after they are back and have agreed on leaders.
 func TestMajorityBack(t *testing.T) {
 	t.Parallel()
-	c := ours(t, nil)
-	c.works(t)
-	js, end := c.js(t)
-	defer end()
-	f := c.traffic(t)
-	f.Goes(t, 100)
+	c, js, f := atWork(t)
 	c[1].Kill(t)
 	c[2].Kill(t)
 	c[1].Start(t)
