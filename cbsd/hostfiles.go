@@ -22,8 +22,8 @@ var hostFiles = []string{
 }
 
 const (
-	hostMax   = 4 << 20 // what is read of one file; a larger one counts by its size
-	hostFiled = 4096    // files of one directory with all below it
+	hostMax  = 4 << 20 // what is read of one file; a larger one counts by its size
+	hostMost = 4096    // files of one directory with all that is below it
 )
 
 // A hostState is those files at one moment, by their path.
@@ -67,7 +67,7 @@ func hostMatches(root, pattern string) (files []string) {
 		switch {
 		case err != nil && entry != nil && entry.IsDir():
 			return filepath.SkipDir
-		case err != nil || len(files) == hostFiled:
+		case err != nil || len(files) == hostMost:
 			return filepath.SkipAll
 		case !entry.IsDir():
 			files = append(files, path)
