@@ -46,7 +46,8 @@ func newPoolsCommand(g *globals) *cobra.Command {
 seconds at most, how they are.
 
 STATE is "in trouble" where the agent cannot write its journal, has no runner or
-does not trust its cbsd with changes; the reason stands below the table. UP is how long the agent has been up, OLDEST how long the job has waited that has
+does not trust its cbsd with changes; the reason stands below the table. UP is
+how long the agent has been up, OLDEST how long the job has waited that has
 waited longest, GUESTS how many are on and how many there are, DISK how full the
 pool's file system is, DURABLE whether the broker keeps what it has confirmed
 when it restarts. -o json has more: files, tubes, bytes.
