@@ -14,8 +14,13 @@ import (
 	"github.com/cbsd/cbsdmq/bus"
 )
 
-// partitionBytes is how much of a partition is asked for at once.
-const partitionBytes = 1 << 20
+const (
+	// partitionBytes is how much of a partition is asked for at once.
+	partitionBytes = 1 << 20
+
+	// takenDelay is how long the sign that a reply was read may wait for others.
+	takenDelay = 50 * time.Millisecond
+)
 
 // reader looks for mailboxes in those partitions of ReplyTopic that one broker
 // leads. It begins with the oldest reply that is there, and hands nothing out
@@ -30,6 +35,7 @@ type reader struct {
 	topic   [16]byte
 	changed chan struct{} // holds a token when run is to look around
 	ended   chan struct{} // run has
+	taken   []*kgo.Record // signs that are not sent yet, under k.mu
 }
 
 // place is how far a partition was read.
@@ -104,11 +110,27 @@ func (r *reader) look() {
 	}
 }
 
-// accept takes the replies away, for all readers to come.
+// accept takes the replies away, for all readers to come. Each sign is a record of
+// the topic that we read ourselves: they are sent together.
 func (r *reader) accept(ms []*message) {
-	for _, m := range ms {
-		r.k.conn.main.Produce(context.Background(), &kgo.Record{Topic: ReplyTopic, Partition: partitionOf(m.tube), Key: m.Key}, nil)
+	if len(r.taken) == 0 {
+		time.AfterFunc(takenDelay, func() {
+			r.k.mu.Lock()
+			defer r.k.mu.Unlock()
+			r.takeAway()
+		})
 	}
+	for _, m := range ms {
+		r.taken = append(r.taken, &kgo.Record{Topic: ReplyTopic, Partition: partitionOf(m.tube), Key: m.Key})
+	}
+}
+
+// takeAway sends what accept has gathered. k.mu is held.
+func (r *reader) takeAway() {
+	for _, rec := range r.taken {
+		r.k.conn.main.Produce(context.Background(), rec, nil)
+	}
+	r.taken = nil
 }
 
 // rest leaves m where it is: a mailbox has one reader.
@@ -237,7 +259,10 @@ func (c *conn) count(ctx context.Context, mailbox bus.Tube) (int, error) {
 
 func (r *reader) close(ctx context.Context) {
 	if r.k.conn.Failed() == nil {
-		_ = r.k.conn.main.Flush(ctx) // what takes replies away
+		r.k.mu.Lock()
+		r.takeAway()
+		r.k.mu.Unlock()
+		_ = r.k.conn.main.Flush(ctx)
 	}
 	select {
 	case <-r.ended:
