@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -56,12 +57,15 @@ func (b *bench) brokers(ctx context.Context, list string, w io.Writer) error {
 		f.back = sample{name: k.Name + ", s from its return to a job's end", measure: f.v.back}
 	}
 	take := func(s *sample) error {
+		if !strings.Contains(s.name, b.o.only) {
+			return nil
+		}
 		v, err := s.measure(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		s.got = append(s.got, v)
-		if b.o.verbose {
+		if b.o.verbose || b.o.only != "" {
 			fmt.Fprintf(w, "%-70s %10.5g\n", s.name, v)
 		}
 		return nil
@@ -77,6 +81,9 @@ func (b *bench) brokers(ctx context.Context, list string, w io.Writer) error {
 				}
 			}
 		}
+	}
+	if b.o.only != "" {
+		return nil
 	}
 	for _, f := range all {
 		if f.idle, f.lines, err = b.idle(ctx, f.v); err != nil {

@@ -80,25 +80,28 @@ func (b *bench) rate(serve func(context.Context, int) (*service, error), inFligh
 	}
 }
 
-// A bill is the processor time that each part of a service took.
-type bill struct{ client, agent, runner, commands time.Duration }
+// A bill is the processor time that each part of a service took, that the whole
+// machine took, and that it had left.
+type bill struct{ client, agent, runner, commands, all, idle time.Duration }
 
 func (s *service) spent() bill {
 	runner, commands := cpuOf(s.run)
 	agent, _ := cpuOf(s.agent)
 	client, _ := cpuOf(os.Getpid())
-	return bill{client, agent, runner, commands}
+	all, idle := cpuOfAll()
+	return bill{client, agent, runner, commands, all, idle}
 }
 
 func (b bill) minus(a bill) bill {
-	return bill{b.client - a.client, b.agent - a.agent, b.runner - a.runner, b.commands - a.commands}
+	return bill{b.client - a.client, b.agent - a.agent, b.runner - a.runner, b.commands - a.commands, b.all - a.all, b.idle - a.idle}
 }
 
 // per says what a job took; with the in-memory bus the client's share is the
-// agent's too.
+// agent's too. What is more in all is the broker's, and the kernel's.
 func (b bill) per(n int) string {
 	us := func(d time.Duration) int64 { return d.Microseconds() / int64(n) }
-	return fmt.Sprintf("us of processor a job: client %d, agent %d, runner %d, command %d", us(b.client), us(b.agent), us(b.runner), us(b.commands))
+	return fmt.Sprintf("us of processor a job: client %d, agent %d, runner %d, command %d; all %d, idle %d",
+		us(b.client), us(b.agent), us(b.runner), us(b.commands), us(b.all), us(b.idle))
 }
 
 // latency is the median time in seconds of a job when it is the only one.
@@ -125,7 +128,7 @@ func jobs(n int) func(int) bool { return func(put int) bool { return put < n } }
 
 // roundTrips puts jobs with so many in flight as long as more says so, given how
 // many there were, and returns how long each took, sorted. The client puts and
-// reads in batches, as large as they come.
+// reads at the same time, both in batches as large as they come.
 func (s *service) roundTrips(ctx context.Context, inFlight int, more func(put int) bool, named bool) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -136,11 +139,15 @@ func (s *service) roundTrips(ctx context.Context, inFlight int, more func(put in
 		return nil, err
 	}
 	defer c.Close()
-	sent := make(map[string]time.Time, inFlight)
-	var took []time.Duration
-	for put := 0; ; {
+	ctx, fail := context.WithCancelCause(ctx)
+	f := &flight{room: make(chan struct{}, inFlight), sent: make(map[string]time.Time, inFlight)}
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer fail(nil)
+	reading.Go(func() { fail(f.read(ctx, c, inFlight)) })
+	for put := 0; more(put) && f.enter(ctx); {
 		var ms []bus.Message
-		for ; len(sent) < inFlight && more(put); put++ {
+		for full := false; !full; {
 			job := cbsdmq.Job{Command: "jls", JobID: number, Meta: &cbsdmq.Meta{V: cbsdmq.MetaVersion, ID: ulid.Make().String()}}
 			if named {
 				job.Command, job.Args = "bstop", []cbsdmq.Arg{{Name: "jname", Value: "guest" + strconv.Itoa(put%guests)}}
@@ -150,36 +157,95 @@ func (s *service) roundTrips(ctx context.Context, inFlight int, more func(put in
 				return nil, err
 			}
 			ms = append(ms, bus.Message{Tube: bus.Tube{Name: s.tube}, Body: body})
-			sent[cbsdmq.PrintedID(s.pool, job.Meta.ID)] = time.Now()
-		}
-		if len(sent) == 0 {
-			slices.Sort(took)
-			return took, nil
+			f.begin(cbsdmq.PrintedID(s.pool, job.Meta.ID))
+			put++
+			full = !more(put) || !f.enterNow()
 		}
 		for _, r := range s.bus.Put(ctx, ms...) {
 			if r.Err != nil {
 				return nil, r.Err
 			}
 		}
-		ds, err := c.Receive(ctx, inFlight)
+	}
+	for range inFlight { // all are back when there is room for as many
+		f.enter(ctx)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, fmt.Errorf("after %d jobs: %w", len(f.took), err)
+	}
+	slices.Sort(f.took)
+	return f.took, nil
+}
+
+// A flight is the jobs that were put and not answered yet.
+type flight struct {
+	room chan struct{} // holds an element for each
+	mu   sync.Mutex
+	sent map[string]time.Time // by printed id
+	took []time.Duration
+}
+
+func (f *flight) enter(ctx context.Context) bool {
+	select {
+	case f.room <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (f *flight) enterNow() bool {
+	select {
+	case f.room <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (f *flight) begin(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sent[id] = time.Now()
+}
+
+// end reports whether a job of this flight has ended for the first time.
+func (f *flight) end(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, ok := f.sent[id]
+	if ok {
+		f.took = append(f.took, time.Since(at))
+		delete(f.sent, id)
+	}
+	return ok
+}
+
+// read takes replies until ctx ends, and returns why it cannot go on.
+func (f *flight) read(ctx context.Context, c bus.Consumer, most int) error {
+	for {
+		ds, err := c.Receive(ctx, most)
 		if err != nil {
-			return nil, fmt.Errorf("after %d of %d jobs: %w", len(took), put, err)
+			return err
 		}
+		ended := 0
 		for _, d := range ds {
 			r, err := cbsdmq.ParseReply(d.Body)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if r.State != cbsdmq.Done {
-				return nil, fmt.Errorf("a job ended %s: %s", r.State, r.Reason)
+				return fmt.Errorf("a job ended %s: %s", r.State, r.Reason)
 			}
-			if at, ok := sent[r.ID]; ok {
-				took = append(took, time.Since(at))
-				delete(sent, r.ID)
+			if f.end(r.ID) {
+				ended++
 			}
 		}
 		if err := c.Ack(ctx, ds...); err != nil {
-			return nil, err
+			return err
+		}
+		for range ended {
+			<-f.room
 		}
 	}
 }
@@ -341,8 +407,16 @@ func logLines(file string) int {
 	return strings.Count(string(b), "\n")
 }
 
+// tick is the unit of Linux's /proc/stat and /proc/PID/stat.
+const tick = 10 * time.Millisecond
+
+func ticks(field string) time.Duration {
+	n, _ := strconv.Atoi(field)
+	return time.Duration(n) * tick
+}
+
 // cpuOf is the processor time of a process and of its children that have ended,
-// from Linux's /proc/PID/stat, in ticks of 10 ms.
+// from Linux's /proc/PID/stat.
 func cpuOf(pid int) (own, children time.Duration) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -350,11 +424,25 @@ func cpuOf(pid int) (own, children time.Duration) {
 	}
 	_, rest, _ := strings.Cut(string(b), ") ")
 	f := strings.Fields(rest)
-	ticks := func(i int) time.Duration {
-		n, _ := strconv.Atoi(f[i])
-		return time.Duration(n) * 10 * time.Millisecond
+	return ticks(f[11]) + ticks(f[12]), ticks(f[13]) + ticks(f[14])
+}
+
+// cpuOfAll is the processor time of the machine, from the first line of Linux's
+// /proc/stat.
+func cpuOfAll() (busy, idle time.Duration) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
 	}
-	return ticks(11) + ticks(12), ticks(13) + ticks(14)
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, f := range strings.Fields(line)[1:9] {
+		if i == 3 || i == 4 { // idle, iowait
+			idle += ticks(f)
+		} else {
+			busy += ticks(f)
+		}
+	}
+	return busy, idle
 }
 
 // growth is by how many MB agent and runner grow from 1,000 to 200,000 jobs.
