@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -175,10 +174,6 @@ const inheritedMax = 1024
 func setProcess() {
 	calm.Monitor()
 	syscall.Umask(0o022)
-	// A thread that forks keeps its P until execve.
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(2 * runtime.NumCPU())
-	}
 	// Commands inherit only what they are given, whatever was open when this
 	// process was started.
 	for fd := 3; fd < inheritedMax; fd++ {
