@@ -263,6 +263,9 @@ func (p *pull) came(m *nats.Msg) {
 			return
 		}
 		k.ready = append(k.ready, d)
+		if p.got > 1 && p.gathering() {
+			return // Receive waits for the end of the batch
+		}
 	case m.Subject != p.request():
 		return // about one that is over
 	case code == "100":
