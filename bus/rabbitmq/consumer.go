@@ -21,9 +21,6 @@ const (
 	// for the next one. Then what it holds goes to others.
 	idle = 100 * time.Millisecond
 
-	// linger is how long the next message of a batch is waited for.
-	linger = time.Millisecond
-
 	// prefetch bounds what the broker hands out beyond what is being worked on.
 	prefetch = 128
 )
@@ -104,6 +101,11 @@ func (k *consumer) open() (err error) {
 		if err := k.conn.assert(k.ch, t); err != nil {
 			return err
 		}
+		if t.Kind == bus.Mailbox { // a queue was seen to before
+			if err := shadow(k.ch, t, true); err != nil {
+				return err
+			}
+		}
 	}
 	if err := k.ch.Qos(k.window, 0, false); err != nil {
 		return err
@@ -131,16 +133,13 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 			k.timer.Reset(idle)
 		}
 	}()
-	for late := false; ; {
-		ds, more, err := k.next(max, late)
+	for {
+		ds, err := k.next(max)
 		if err != nil || len(ds) > 0 {
 			return ds, err
 		}
-		late = false
 		select {
 		case <-k.wake:
-		case <-more:
-			late = true
 		case <-k.closing:
 		case <-k.conn.Dead():
 		case <-ctx.Done():
@@ -150,35 +149,31 @@ func (k *consumer) Receive(ctx context.Context, max int) ([]bus.Delivery, error)
 }
 
 // next hands out up to max of what is ready, or sees to it that more comes.
-// Where several have come others may follow closely: it waits for them, unless
-// they are late, until more.
-func (k *consumer) next(max int, late bool) (ds []bus.Delivery, more <-chan time.Time, err error) {
+func (k *consumer) next(max int) ([]bus.Delivery, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
-		return nil, nil, bus.ErrClosed
+		return nil, bus.ErrClosed
 	}
 	if err := k.conn.Failed(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	n := min(max, len(k.ready))
 	if len(k.back) > 0 {
 		n = 0 // what is ready goes back too: it is behind that
 	}
 	switch {
-	case n > 1 && n < max && !late:
-		return nil, time.After(linger), nil
 	case n > 0:
-		return k.take(n), nil, nil
+		return k.take(n), nil
 	case !k.on && k.streams == 0:
 		if err := k.subscribe(false); err != nil {
-			return nil, nil, k.conn.Fail(err)
+			return nil, k.conn.Fail(err)
 		}
 	case k.on && len(k.unacked) >= k.window: // it takes a new subscription to have more
 		k.on = false
 		go k.unsubscribe(k.tags(), len(k.unacked)+prefetch)
 	}
-	return nil, nil, nil
+	return nil, nil
 }
 
 // take hands out n of what is ready. k.mu is held.
@@ -315,10 +310,10 @@ func (k *consumer) rest() {
 // message has its place there again. k.mu is held. An error means the end of the
 // connection, which does the same.
 func (k *consumer) giveBack() {
-	_ = k.nack(k.back)
 	for _, d := range k.ready {
-		_ = d.Nack(false, true)
+		k.back = append(k.back, d.DeliveryTag)
 	}
+	_ = k.nack(k.back)
 	k.back, k.ready = nil, nil
 }
 
@@ -326,21 +321,37 @@ func (k *consumer) giveBack() {
 func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
 	defer k.conn.Guard(ctx)()
 	return k.settle(ds, func(tags []uint64) error {
-		// One word is enough where nothing else is outstanding below.
-		if all := len(k.unacked)+len(k.ready)+len(k.back)+len(k.later) == 0; all && len(tags) > 1 {
-			highest := tags[0]
-			for _, t := range tags {
-				highest = max(highest, t)
-			}
+		if highest := slices.Max(tags); len(tags) > 1 && k.allUpTo(highest) {
 			return k.ch.Ack(highest, true)
 		}
+		return k.each(tags, func(tag uint64) error { return k.ch.Ack(tag, false) })
+	})
+}
+
+// allUpTo reports whether nothing is outstanding that has a lower tag. Of several
+// tubes something may be on its way to us that was sent before. k.mu is held.
+func (k *consumer) allUpTo(tag uint64) bool {
+	if len(k.o.Tubes) > 1 || len(k.back)+len(k.later) > 0 || len(k.ready) > 0 && k.ready[0].DeliveryTag < tag {
+		return false
+	}
+	for t := range k.unacked {
+		if t < tag {
+			return false
+		}
+	}
+	return true
+}
+
+// each calls f, which sends a word, for all tags.
+func (k *consumer) each(tags []uint64, f func(tag uint64) error) (err error) {
+	sent := k.conn.wire.Together(func() {
 		for _, t := range tags {
-			if err := k.ch.Ack(t, false); err != nil {
-				return err
+			if err == nil {
+				err = f(t)
 			}
 		}
-		return nil
 	})
+	return errors.Join(err, sent)
 }
 
 // Release has the messages delivered again. All that came behind them goes back
@@ -375,12 +386,7 @@ func (k *consumer) Release(ctx context.Context, delay time.Duration, ds ...bus.D
 
 // nack is for settle. k.mu is held.
 func (k *consumer) nack(tags []uint64) error {
-	for _, tag := range tags {
-		if err := k.ch.Nack(tag, false, true); err != nil {
-			return err
-		}
-	}
-	return nil
+	return k.each(tags, func(tag uint64) error { return k.ch.Nack(tag, false, true) })
 }
 
 // settle calls f with the tags of ds, which are ours no longer.

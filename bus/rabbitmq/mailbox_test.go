@@ -3,8 +3,11 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/internal/testserver"
@@ -50,5 +53,67 @@ func TestReaderLeaves(t *testing.T) {
 	}
 	if info, err := c.Inspect(ctx, box); err != nil || info.Ready != 0 {
 		t.Errorf("%d messages, %v", info.Ready, err)
+	}
+}
+
+// A mailbox that is removed is made again by whoever puts into it and knows it.
+func TestMailboxIsMadeAgain(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c, err := driver(t, bus.Config{URI: testserver.RabbitMQ(t).Addr}).Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	box := bus.Tube{Name: "removed", Kind: bus.Mailbox}
+	for i := range 10 {
+		n := i%3 + 1
+		for _, r := range c.Put(ctx, slices.Repeat([]bus.Message{{Tube: box, Body: []byte("x"), TTL: time.Hour}}, n)...) {
+			if r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		ch, err := c.(*conn).amqp.Channel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ch.QueueDelete(box.Name, false, false, false); err != nil || got != n {
+			t.Fatalf("the mailbox had %d messages of %d, %v", got, n, err)
+		}
+		ch.Close()
+	}
+}
+
+// Putting into a mailbox is no use of it to the broker, so that one that nobody
+// reads would go with what was put there a moment ago.
+func TestMailboxIsRenewed(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	bc, err := driver(t, bus.Config{URI: testserver.RabbitMQ(t).Addr}).Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bc.Close()
+	c := bc.(*conn)
+	ch, err := c.amqp.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const short = time.Second // in place of MailboxMaxAge
+	box := bus.Tube{Name: "unread", Kind: bus.Mailbox}
+	if _, err := ch.QueueDeclare(box.Name, true, false, false, false, amqp.Table{"x-expires": short.Milliseconds()}); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for begin := time.Now(); time.Since(begin) < 3*short; n++ {
+		c.mu.Lock()
+		c.known[box.Name] = time.Now().Add(-renewal)
+		c.mu.Unlock()
+		if r := c.Put(ctx, bus.Message{Tube: box, Body: []byte("x"), TTL: time.Hour})[0]; r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if info, err := c.Inspect(ctx, box); err != nil || info.Ready != n {
+		t.Errorf("the mailbox has %d messages of %d, %v", info.Ready, n, err)
 	}
 }

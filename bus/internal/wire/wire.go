@@ -20,6 +20,9 @@ const (
 	greeting = 128 << 10
 
 	headMax = 40
+
+	// together is how much is kept back at most by Together.
+	together = 64 << 10
 )
 
 // A Conn is a socket that can be killed under whatever reads and writes.
@@ -32,6 +35,10 @@ type Conn struct {
 	read   int    // bytes, while connecting
 	open   bool   // connected
 	killed bool
+
+	sending sync.Mutex
+	keeping int    // calls of Together
+	kept    []byte // not written yet
 
 	writing atomic.Int32  // writes in progress
 	written atomic.Uint64 // writes that have ended
@@ -95,6 +102,42 @@ func (w *Conn) Read(b []byte) (int, error) {
 }
 
 func (w *Conn) Write(b []byte) (int, error) {
+	w.sending.Lock()
+	defer w.sending.Unlock()
+	if w.keeping > 0 && len(w.kept)+len(b) <= together {
+		w.kept = append(w.kept, b...)
+		return len(b), nil
+	}
+	if err := w.flush(); err != nil {
+		return 0, err
+	}
+	return w.write(b)
+}
+
+// Together has what is written while f runs sent by as few system calls as it
+// takes: libraries write each message by itself. f must not wait for an answer.
+func (w *Conn) Together(f func()) error {
+	w.sending.Lock()
+	w.keeping++
+	w.sending.Unlock()
+	f()
+	w.sending.Lock()
+	defer w.sending.Unlock()
+	w.keeping--
+	return w.flush()
+}
+
+// flush writes what was kept. w.sending is held.
+func (w *Conn) flush() error {
+	if len(w.kept) == 0 {
+		return nil
+	}
+	_, err := w.write(w.kept)
+	w.kept = w.kept[:0]
+	return err
+}
+
+func (w *Conn) write(b []byte) (int, error) {
 	w.writing.Add(1)
 	n, err := w.Conn.Write(b)
 	w.written.Add(1)
