@@ -36,7 +36,7 @@ var table = []mutation{
 	},
 	{
 		name: "a reply goes to another address", by: judge.Answered,
-		edits: []edit{{"agent/intake.go", "bus.MailboxName(e.Prefix, job.JobID), false", "bus.MailboxName(e.Prefix, job.JobID^1), false"}},
+		edits: []edit{{"agent/arrive.go", "bus.MailboxName(e.Prefix, job.JobID), false", "bus.MailboxName(e.Prefix, job.JobID^1), false"}},
 	},
 	{
 		name: "a repeat from another address is not answered there", by: judge.Answered,
@@ -56,7 +56,7 @@ var table = []mutation{
 	},
 	{
 		name: "clocks tell whether an original client's job comes again", by: judge.Once,
-		edits: []edit{{"agent/intake.go", "		case last.Seq >= since, now.Durable && d.ID < now.IDBase:", "		case last.Seq >= since && ctx == nil:"}},
+		edits: []edit{{"agent/arrive.go", "		case last.Seq >= since, now.Durable && d.ID < now.IDBase:", "		case last.Seq >= since && ctx == nil:"}},
 	},
 	{
 		name: "begun jobs are started again by the next agent", by: judge.Once,
@@ -120,7 +120,7 @@ var table = []mutation{
 	},
 	{
 		name: "the expiry of an accepted job is ignored", by: judge.Refused,
-		edits: []edit{{"agent/intake.go", "= m.ID, m.ID, m.Sender, m.Key, m.Expires", "= m.ID, m.ID, m.Sender, m.Key, time.Time{}"}},
+		edits: []edit{{"agent/arrive.go", "= m.ID, m.ID, m.Sender, m.Key, m.Expires", "= m.ID, m.ID, m.Sender, m.Key, time.Time{}"}},
 	},
 	{
 		name: "a command expires while it runs", by: judge.Refused,
@@ -176,7 +176,7 @@ var table = []mutation{
 	},
 	{
 		name: "a refusal is not one", by: judge.Hostile,
-		edits: []edit{{"agent/intake.go", "		plan, err = s.plan(job)", "		plan, _ = s.cfg.CBSD.Plan(job)"}},
+		edits: []edit{{"agent/arrive.go", "		plan, err = s.plan(job)", "		plan, _ = s.cfg.CBSD.Plan(job)"}},
 	},
 	{
 		name: "runs are never acknowledged", by: judge.Resources,
