@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -173,6 +174,11 @@ const inheritedMax = 1024
 // setProcess makes of the process what commands should inherit.
 func setProcess() {
 	calm.Monitor()
+	// A thread that forks keeps its P until execve, which may hang: there has to be
+	// another one.
+	if runtime.NumCPU() == 1 && os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2)
+	}
 	syscall.Umask(0o022)
 	// Commands inherit only what they are given, whatever was open when this
 	// process was started.

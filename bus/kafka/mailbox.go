@@ -110,8 +110,9 @@ func (r *reader) look() {
 	}
 }
 
-// accept takes the replies away, for all readers to come. Each sign is a record of
-// the topic that we read ourselves: they are sent together.
+// accept takes the replies away, for all readers to come. The signs are records of
+// the topic that we read ourselves, and are gathered: each that is sent by itself
+// is a request, and the answer to one of ours.
 func (r *reader) accept(ms []*message) {
 	if len(r.taken) == 0 {
 		time.AfterFunc(takenDelay, func() {

@@ -263,8 +263,8 @@ func (p *pull) came(m *nats.Msg) {
 			return
 		}
 		k.ready = append(k.ready, d)
-		if p.got > 1 && p.gathering() {
-			return // Receive waits for the end of the batch
+		if len(k.ready) > 1 && p.gathering() {
+			return // Receive was woken for the first, and waits for the end of the batch
 		}
 	case m.Subject != p.request():
 		return // about one that is over

@@ -16,8 +16,12 @@ import (
 	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
-// putHeader is when a message was put, in microseconds since 1970.
-const putHeader = "put"
+const (
+	// putHeader is when a message was put, in microseconds since 1970.
+	putHeader = "put"
+
+	returnedMax = 4096 // messages that met no queue, until somebody asks for them
+)
 
 type conn struct {
 	*wire.Session
@@ -29,23 +33,19 @@ type conn struct {
 	puts sync.Mutex // one Put publishes at a time, so that messages keep their order
 	out  *amqp.Channel
 
+	chores chan func(*amqp.Channel) error
+
 	mu       sync.Mutex
-	known    map[string]time.Time // queues, and when each was last looked for or made
+	known    map[string]bool      // queues that were there
+	renewed  map[string]time.Time // mailboxes
 	returned map[uint64]bool      // messages that met no queue
 }
-
-const (
-	// renewal is after how long a mailbox that is put into is made once more: the
-	// broker counts that as use of it, and no message.
-	renewal = time.Hour
-
-	knownMax = 4096
-)
 
 func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, user string, replicas int) (*conn, error) {
 	c := &conn{
 		Session: wire.NewSession(w), wire: w, amqp: ac, user: user, replicas: replicas,
-		known: map[string]time.Time{}, returned: map[uint64]bool{},
+		chores: make(chan func(*amqp.Channel) error, choresMax),
+		known:  map[string]bool{}, renewed: map[string]time.Time{}, returned: map[uint64]bool{},
 	}
 	go c.watch(ac.NotifyClose(make(chan *amqp.Error, 1)), nil)
 	err := c.Call(ctx, "opening a channel", func() (err error) {
@@ -60,6 +60,7 @@ func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, user string
 	go c.watch(c.out.NotifyClose(make(chan *amqp.Error, 1)), nil)
 	first := c.out.NotifyReturn(make(chan amqp.Return))
 	go c.collectReturns(first, c.out.NotifyReturn(make(chan amqp.Return)))
+	go c.doChores()
 	return c, nil
 }
 
@@ -90,38 +91,26 @@ func (c *conn) denied(err error) error {
 	return err
 }
 
-// prepare makes the queue of t if it is not there. A mailbox that is not known is
-// left to assert, which waits for nothing.
+// prepare makes the queue of t if it is not there, and remembers that it is. A
+// mailbox is made by put.
 func (c *conn) prepare(ctx context.Context, t bus.Tube) error {
 	if !valid(t.Name) {
 		return fmt.Errorf("%w: %q", bus.ErrBadTube, t.Name)
 	}
-	at, known := c.knows(t.Name)
-	if t.Kind == bus.Mailbox && (!known || time.Since(at) < renewal) || t.Kind == bus.Queue && known {
+	c.mu.Lock()
+	known := c.known[t.Name]
+	c.mu.Unlock()
+	if known || t.Kind == bus.Mailbox {
 		return nil
 	}
 	err := c.Call(ctx, "looking for the queue "+t.Name, func() error { return c.look(t) }, nil)
 	if err != nil {
 		return c.denied(err)
 	}
-	c.know(t.Name)
+	c.mu.Lock()
+	c.known[t.Name] = true
+	c.mu.Unlock()
 	return nil
-}
-
-func (c *conn) knows(queue string) (at time.Time, known bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at, known = c.known[queue]
-	return at, known
-}
-
-func (c *conn) know(queue string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.known) >= knownMax {
-		clear(c.known)
-	}
-	c.known[queue] = time.Now()
 }
 
 // look finds the queue of t or makes it, on a channel of its own, as the broker
@@ -140,20 +129,9 @@ func (c *conn) look(t bus.Tube) error {
 		return err
 	}
 	defer ch.Close()
-	if _, err = ch.QueueDeclare(t.Name, true, false, false, false, c.arguments(t.Kind)); err != nil {
-		return err
+	if _, err = ch.QueueDeclare(t.Name, true, false, false, false, c.arguments(t.Kind)); err == nil {
+		c.made(t.Name)
 	}
-	return shadow(ch, t, false)
-}
-
-// shadowTTL is in milliseconds, after the last use.
-const shadowTTL = int64(100)
-
-// shadow makes a queue behind that of t, which goes by itself at once. A RabbitMQ
-// that is killed may have forgotten the queue that was made last, with what it has
-// confirmed of it (3.10.8: once in 20 kills), but not those before.
-func shadow(ch *amqp.Channel, t bus.Tube, noWait bool) error {
-	_, err := ch.QueueDeclare(t.Name+".made", true, false, false, noWait, amqp.Table{"x-expires": shadowTTL})
 	return err
 }
 
@@ -199,6 +177,9 @@ func valid(name string) bool { return bus.ValidTube(name) && (len(name) < 4 || n
 
 // Put publishes ms and collects the broker's confirmations: of a persistent
 // message, that it is on disk.
+//
+// Messages of one Put may change their order where their queue is not there, and
+// somebody makes it at that moment.
 func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 	defer c.Guard(ctx)()
 	results := make([]bus.Result, len(ms))
@@ -211,6 +192,12 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 		}
 	}
 	again := c.put(ctx, ms, results, false)
+	made := "" // the last of the mailboxes
+	for _, i := range again {
+		if ms[i].Tube.Kind == bus.Mailbox {
+			made = ms[i].Tube.Name
+		}
+	}
 	for tries := 0; len(again) > 0 && tries < 10; tries++ {
 		some := make([]bus.Message, len(again))
 		for j, i := range again {
@@ -226,17 +213,25 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 		}
 		again = left
 	}
+	for i, m := range ms {
+		if m.Tube.Kind == bus.Mailbox && results[i].Err == nil {
+			c.used(m.Tube.Name)
+		}
+	}
+	if made != "" {
+		c.made(made)
+	}
 	return results
 }
 
 // errNoQueue: the broker had no queue for a message and has dropped it.
-var errNoQueue = errors.New("the queue was removed at that moment")
+var errNoQueue = errors.New("there is no queue")
 
 // put publishes those of ms that have no error yet, waits for the broker, and
-// returns which of them met no queue. With anew it asserts also those that are
-// known.
-func (c *conn) put(ctx context.Context, ms []bus.Message, results []bus.Result, anew bool) (again []int) {
-	for i, confirm := range c.publish(ctx, ms, results, anew) {
+// returns which of them met no queue. With assert mailboxes are made that are not
+// there; the connection ends over a pool's queue that is not there any more.
+func (c *conn) put(ctx context.Context, ms []bus.Message, results []bus.Result, assert bool) (again []int) {
+	for i, confirm := range c.publish(ctx, ms, results, assert) {
 		if confirm != nil {
 			results[i].Err = c.confirmed(ctx, confirm)
 			if results[i].Err == nil && c.wasReturned(results[i].ID) {
@@ -258,6 +253,9 @@ func (c *conn) collectReturns(first, second <-chan amqp.Return) {
 	for r := range first {
 		if id, err := strconv.ParseUint(r.MessageId, 10, 64); err == nil {
 			c.mu.Lock()
+			if len(c.returned) >= returnedMax { // of those who did not wait
+				clear(c.returned)
+			}
 			c.returned[id] = true
 			c.mu.Unlock()
 		}
@@ -273,7 +271,7 @@ func (c *conn) wasReturned(id uint64) bool {
 	return r
 }
 
-func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Result, anew bool) []*amqp.DeferredConfirmation {
+func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Result, assert bool) []*amqp.DeferredConfirmation {
 	c.puts.Lock()
 	defer c.puts.Unlock()
 	confirms := make([]*amqp.DeferredConfirmation, len(ms))
@@ -284,10 +282,9 @@ func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Resu
 				continue
 			}
 			err := errors.Join(c.Usable(), ctx.Err())
-			if _, known := c.knows(m.Tube.Name); err == nil && (anew || !known) && !asserted[m.Tube.Name] {
+			if assert && err == nil && !asserted[m.Tube.Name] {
 				err = c.assert(c.out, m.Tube)
 				asserted[m.Tube.Name] = true
-				c.know(m.Tube.Name)
 			}
 			if err == nil {
 				id := rand.Uint64()>>1 | 1

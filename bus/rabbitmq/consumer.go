@@ -3,7 +3,6 @@ package rabbitmq
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -101,18 +100,19 @@ func (k *consumer) open() (err error) {
 		if err := k.conn.assert(k.ch, t); err != nil {
 			return err
 		}
-		if t.Kind == bus.Mailbox { // a queue was seen to before
-			if err := shadow(k.ch, t, true); err != nil {
-				return err
-			}
-		}
 	}
 	if err := k.ch.Qos(k.window, 0, false); err != nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.subscribe(true)
+	if err := k.subscribe(true); err != nil {
+		return err
+	}
+	if last := k.o.Tubes[len(k.o.Tubes)-1]; last.Kind == bus.Mailbox {
+		k.conn.made(last.Name)
+	}
+	return nil
 }
 
 // Receive returns what has come, or waits for it.
@@ -217,218 +217,6 @@ func putAt(d amqp.Delivery) time.Time {
 		return d.Timestamp
 	}
 	return time.Unix(0, 0)
-}
-
-// subscribe has the broker send what is in the tubes, and may wait for its word.
-// k.mu is held.
-func (k *consumer) subscribe(wait bool) error {
-	k.subs++
-	for i, t := range k.o.Tubes {
-		came, err := k.ch.Consume(t.Name, k.tag(i), false, false, false, !wait, nil)
-		if err != nil {
-			return fmt.Errorf("consuming %s: %w", t.Name, err)
-		}
-		k.streams++
-		k.collecting.Go(func() { k.collect(came) })
-	}
-	k.on = true
-	return nil
-}
-
-func (k *consumer) tag(i int) string { return fmt.Sprintf("cbsdmq-%d-%d", k.subs, i) }
-
-func (k *consumer) tags() []string {
-	tags := make([]string, len(k.o.Tubes))
-	for i := range tags {
-		tags[i] = k.tag(i)
-	}
-	return tags
-}
-
-// unsubscribe ends the subscription with these tags; collect sees its end. The next
-// one has the given window. Both wait for the broker, behind what is on its way.
-func (k *consumer) unsubscribe(tags []string, window int) {
-	var err error
-	k.mu.Lock()
-	change := window != k.window
-	k.window = window
-	k.mu.Unlock()
-	if change {
-		err = k.ch.Qos(window, 0, false)
-	}
-	for _, tag := range tags {
-		if err == nil {
-			err = k.ch.Cancel(tag, false)
-		}
-	}
-	if err != nil {
-		_ = k.conn.Fail(fmt.Errorf("ending a subscription: %w", err))
-	}
-}
-
-// collect takes the deliveries of one subscription until it has ended.
-func (k *consumer) collect(came <-chan amqp.Delivery) {
-	for d := range came {
-		k.mu.Lock()
-		k.ready = append(k.ready, d)
-		k.signal()
-		k.mu.Unlock()
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.streams--; k.streams > 0 {
-		return
-	}
-	k.on = false
-	if !k.closed && (!k.calls || len(k.back) > 0) {
-		k.giveBack()
-	}
-	k.signal()
-}
-
-func (k *consumer) signal() {
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
-}
-
-// rest is called when nobody has asked for a while.
-func (k *consumer) rest() {
-	k.mu.Lock()
-	if k.calls || k.closed || !k.on || k.conn.Failed() != nil {
-		k.mu.Unlock()
-		return
-	}
-	k.on = false
-	tags, window := k.tags(), max(prefetch, len(k.unacked)+prefetch/2)
-	k.mu.Unlock()
-	k.unsubscribe(tags, window)
-}
-
-// giveBack returns what is ready, and what was to go back, to its tubes: each
-// message has its place there again. k.mu is held. An error means the end of the
-// connection, which does the same.
-func (k *consumer) giveBack() {
-	for _, d := range k.ready {
-		k.back = append(k.back, d.DeliveryTag)
-	}
-	_ = k.nack(k.back)
-	k.back, k.ready = nil, nil
-}
-
-// Ack tells the broker, and does not wait for its word.
-func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
-	defer k.conn.Guard(ctx)()
-	return k.settle(ds, func(tags []uint64) error {
-		if highest := slices.Max(tags); len(tags) > 1 && k.allUpTo(highest) {
-			return k.ch.Ack(highest, true)
-		}
-		return k.each(tags, func(tag uint64) error { return k.ch.Ack(tag, false) })
-	})
-}
-
-// allUpTo reports whether nothing is outstanding that has a lower tag. Of several
-// tubes something may be on its way to us that was sent before. k.mu is held.
-func (k *consumer) allUpTo(tag uint64) bool {
-	if len(k.o.Tubes) > 1 || len(k.back)+len(k.later) > 0 || len(k.ready) > 0 && k.ready[0].DeliveryTag < tag {
-		return false
-	}
-	for t := range k.unacked {
-		if t < tag {
-			return false
-		}
-	}
-	return true
-}
-
-// each calls f, which sends a word, for all tags.
-func (k *consumer) each(tags []uint64, f func(tag uint64) error) (err error) {
-	sent := k.conn.wire.Together(func() {
-		for _, t := range tags {
-			if err == nil {
-				err = f(t)
-			}
-		}
-	})
-	return errors.Join(err, sent)
-}
-
-// Release has the messages delivered again. All that came behind them goes back
-// first, with the subscription, so that they keep their place. RabbitMQ knows no
-// delay: they are kept here until it has passed, and given back at once if the
-// connection ends.
-func (k *consumer) Release(ctx context.Context, delay time.Duration, ds ...bus.Delivery) error {
-	defer k.conn.Guard(ctx)()
-	return k.settle(ds, func(tags []uint64) error {
-		if delay <= 0 {
-			k.back = append(k.back, tags...)
-			switch {
-			case k.streams == 0:
-				k.giveBack()
-			case k.on:
-				k.on = false
-				go k.unsubscribe(k.tags(), k.window)
-			}
-			return nil
-		}
-		var t *time.Timer
-		t = time.AfterFunc(delay, func() {
-			k.mu.Lock()
-			defer k.mu.Unlock()
-			delete(k.later, t)
-			_ = k.nack(tags)
-		})
-		k.later[t] = struct{}{}
-		return nil
-	})
-}
-
-// nack is for settle. k.mu is held.
-func (k *consumer) nack(tags []uint64) error {
-	return k.each(tags, func(tag uint64) error { return k.ch.Nack(tag, false, true) })
-}
-
-// settle calls f with the tags of ds, which are ours no longer.
-func (k *consumer) settle(ds []bus.Delivery, f func(tags []uint64) error) error {
-	if err := k.conn.Failed(); err != nil {
-		return err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed {
-		return bus.ErrClosed
-	}
-	var gone error
-	tags := make([]uint64, 0, len(ds))
-	for _, d := range ds {
-		r, ok := d.Ref.(*ref)
-		if !ok || r.consumer != k || !k.unacked[r.tag] {
-			gone = bus.ErrGone
-			continue
-		}
-		delete(k.unacked, r.tag)
-		tags = append(tags, r.tag)
-	}
-	if len(tags) == 0 {
-		return gone
-	}
-	if err := f(tags); err != nil {
-		return k.conn.Fail(fmt.Errorf("acknowledging: %w", err))
-	}
-	return gone
-}
-
-// Age is by the clocks of sender and receiver: RabbitMQ tells no time.
-func (k *consumer) Age(_ context.Context, d bus.Delivery) (time.Duration, error) {
-	r, ok := d.Ref.(*ref)
-	if !ok || r.consumer != k {
-		return 0, bus.ErrGone
-	}
-	if err := k.conn.Failed(); err != nil {
-		return 0, err
-	}
-	return max(0, time.Since(r.put)), nil
 }
 
 // Close gives back what was not acknowledged.

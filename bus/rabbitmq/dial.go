@@ -66,6 +66,7 @@ func (d *Driver) dial(ctx context.Context, n endpoint.Server, within time.Durati
 	w.Connected()
 	c, err := newConn(ctx, ac, w, user, d.cfg.Replicas)
 	if err != nil {
+		w.Kill()
 		return nil, explain(err, n, user, w)
 	}
 	return c, nil

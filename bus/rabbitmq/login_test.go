@@ -82,4 +82,26 @@ func TestRights(t *testing.T) {
 		r = open("guest2").Put(ctx, bus.Message{Tube: bus.Tube{Name: "cbsd_other"}, Body: []byte("x")})
 		bustest.Permanent(t, r[0].Err, `user "guest2" may not`, "cbsd_other")
 	}
+	// Nor is anybody who may do no more than is needed kept from it.
+	testserver.RabbitMQCtl(t, p, "add_user", "exact", "s3cret")
+	testserver.RabbitMQCtl(t, p, "set_permissions", "exact", "^cbsd_exact(_result_id1)?$", "^(amq.default|cbsd_exact.*)$", "^cbsd_exact(_result_id1)?$")
+	c := open("exact")
+	for _, tube := range []bus.Tube{{Name: "cbsd_exact"}, {Name: "cbsd_exact_result_id1", Kind: bus.Mailbox}} {
+		k, err := c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{tube}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			if r := c.Put(ctx, bus.Message{Tube: tube, Body: []byte("x"), TTL: time.Hour})[0]; r.Err != nil {
+				t.Fatal(r.Err)
+			}
+			ds, err := k.Receive(ctx, 1)
+			if err == nil {
+				err = k.Ack(ctx, ds...)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }

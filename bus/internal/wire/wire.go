@@ -115,8 +115,12 @@ func (w *Conn) Write(b []byte) (int, error) {
 }
 
 // Together has what is written while f runs sent by as few system calls as it
-// takes: libraries write each message by itself. f must not wait for an answer.
+// takes: libraries write each message by itself. What others write meanwhile waits
+// too, so f must not wait for an answer.
 func (w *Conn) Together(f func()) error {
+	w.writing.Add(1) // for Unblock, which may be called before the end
+	defer w.writing.Add(-1)
+	defer w.written.Add(1)
 	w.sending.Lock()
 	w.keeping++
 	w.sending.Unlock()
