@@ -59,25 +59,32 @@ func forkExec() error {
 // and changes it, so that the state is read before and after.
 func (b *bench) rate(serve func(context.Context, int) (*service, error), inFlight int, named bool) func(context.Context) (float64, error) {
 	return func(ctx context.Context) (float64, error) {
-		s, err := serve(ctx, inFlight)
-		if err != nil {
-			return 0, err
-		}
-		defer s.close()
-		if _, err := s.roundTrips(ctx, inFlight, jobs(200), named); err != nil { // warm up
-			return 0, err
-		}
-		before, begin := s.spent(), time.Now()
-		done, err := s.roundTrips(ctx, inFlight, func(int) bool { return time.Since(begin) < b.o.length }, named)
-		if err != nil {
-			return 0, err
-		}
-		took := time.Since(begin)
-		if b.o.verbose {
-			fmt.Fprintf(b.o.out, "%-70s %s\n", "", s.spent().minus(before).per(len(done)))
-		}
-		return float64(len(done)) / took.Seconds(), nil
+		rate, _, err := b.rateAndCost(ctx, serve, inFlight, named)
+		return rate, err
 	}
+}
+
+// rateAndCost is rate, and the seconds of processor that a job took of the whole
+// machine.
+func (b *bench) rateAndCost(ctx context.Context, serve func(context.Context, int) (*service, error), inFlight int, named bool) (rate, cost float64, err error) {
+	s, err := serve(ctx, inFlight)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer s.close()
+	if _, err := s.roundTrips(ctx, inFlight, jobs(200), named); err != nil { // warm up
+		return 0, 0, err
+	}
+	before, begin := s.spent(), time.Now()
+	done, err := s.roundTrips(ctx, inFlight, func(int) bool { return time.Since(begin) < b.o.length }, named)
+	if err != nil {
+		return 0, 0, err
+	}
+	took, spent := time.Since(begin), s.spent().minus(before)
+	if b.o.verbose {
+		fmt.Fprintf(b.o.out, "%-70s %s\n", "", spent.per(len(done)))
+	}
+	return float64(len(done)) / took.Seconds(), spent.all.Seconds() / float64(len(done)), nil
 }
 
 // A bill is the processor time that each part of a service took, that the whole
@@ -128,7 +135,7 @@ func jobs(n int) func(int) bool { return func(put int) bool { return put < n } }
 
 // roundTrips puts jobs with so many in flight as long as more says so, given how
 // many there were, and returns how long each took, sorted. The client puts and
-// reads at the same time, both in batches as large as they come.
+// reads in batches, as large as they come.
 func (s *service) roundTrips(ctx context.Context, inFlight int, more func(put int) bool, named bool) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -139,15 +146,11 @@ func (s *service) roundTrips(ctx context.Context, inFlight int, more func(put in
 		return nil, err
 	}
 	defer c.Close()
-	ctx, fail := context.WithCancelCause(ctx)
-	f := &flight{room: make(chan struct{}, inFlight), sent: make(map[string]time.Time, inFlight)}
-	var reading sync.WaitGroup
-	defer reading.Wait()
-	defer fail(nil)
-	reading.Go(func() { fail(f.read(ctx, c, inFlight)) })
-	for put := 0; more(put) && f.enter(ctx); {
+	sent := make(map[string]time.Time, inFlight)
+	var took []time.Duration
+	for put := 0; ; {
 		var ms []bus.Message
-		for full := false; !full; {
+		for ; len(sent) < inFlight && more(put); put++ {
 			job := cbsdmq.Job{Command: "jls", JobID: number, Meta: &cbsdmq.Meta{V: cbsdmq.MetaVersion, ID: ulid.Make().String()}}
 			if named {
 				job.Command, job.Args = "bstop", []cbsdmq.Arg{{Name: "jname", Value: "guest" + strconv.Itoa(put%guests)}}
@@ -157,95 +160,36 @@ func (s *service) roundTrips(ctx context.Context, inFlight int, more func(put in
 				return nil, err
 			}
 			ms = append(ms, bus.Message{Tube: bus.Tube{Name: s.tube}, Body: body})
-			f.begin(cbsdmq.PrintedID(s.pool, job.Meta.ID))
-			put++
-			full = !more(put) || !f.enterNow()
+			sent[cbsdmq.PrintedID(s.pool, job.Meta.ID)] = time.Now()
+		}
+		if len(sent) == 0 {
+			slices.Sort(took)
+			return took, nil
 		}
 		for _, r := range s.bus.Put(ctx, ms...) {
 			if r.Err != nil {
 				return nil, r.Err
 			}
 		}
-	}
-	for range inFlight { // all are back when there is room for as many
-		f.enter(ctx)
-	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, fmt.Errorf("after %d jobs: %w", len(f.took), err)
-	}
-	slices.Sort(f.took)
-	return f.took, nil
-}
-
-// A flight is the jobs that were put and not answered yet.
-type flight struct {
-	room chan struct{} // holds an element for each
-	mu   sync.Mutex
-	sent map[string]time.Time // by printed id
-	took []time.Duration
-}
-
-func (f *flight) enter(ctx context.Context) bool {
-	select {
-	case f.room <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (f *flight) enterNow() bool {
-	select {
-	case f.room <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (f *flight) begin(id string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sent[id] = time.Now()
-}
-
-// end reports whether a job of this flight has ended for the first time.
-func (f *flight) end(id string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	at, ok := f.sent[id]
-	if ok {
-		f.took = append(f.took, time.Since(at))
-		delete(f.sent, id)
-	}
-	return ok
-}
-
-// read takes replies until ctx ends, and returns why it cannot go on.
-func (f *flight) read(ctx context.Context, c bus.Consumer, most int) error {
-	for {
-		ds, err := c.Receive(ctx, most)
+		ds, err := c.Receive(ctx, inFlight)
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("after %d of %d jobs: %w", len(took), put, err)
 		}
-		ended := 0
 		for _, d := range ds {
 			r, err := cbsdmq.ParseReply(d.Body)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if r.State != cbsdmq.Done {
-				return fmt.Errorf("a job ended %s: %s", r.State, r.Reason)
+				return nil, fmt.Errorf("a job ended %s: %s", r.State, r.Reason)
 			}
-			if f.end(r.ID) {
-				ended++
+			if at, ok := sent[r.ID]; ok {
+				took = append(took, time.Since(at))
+				delete(sent, r.ID)
 			}
 		}
 		if err := c.Ack(ctx, ds...); err != nil {
-			return err
-		}
-		for range ended {
-			<-f.room
+			return nil, err
 		}
 	}
 }

@@ -82,17 +82,18 @@ func (b *bench) on(name string) func(context.Context, int) (*service, error) {
 }
 
 // through is how many messages a second are put, confirmed, received and
-// acknowledged with so many in flight, with nothing done about them.
-func (v *venue) through(ctx context.Context, inFlight int) (float64, error) {
+// acknowledged with so many in flight, with nothing done about them, and the
+// seconds of processor that each took of the whole machine.
+func (v *venue) through(ctx context.Context, inFlight int) (rate, cost float64, err error) {
 	s, err := v.serve(ctx, inFlight)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer s.close()
 	tube := bus.Tube{Name: s.tube + "_through"}
 	c, err := s.bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{tube}})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer c.Close()
 	ctx, fail := context.WithCancelCause(ctx)
@@ -128,21 +129,21 @@ func (v *venue) through(ctx context.Context, inFlight int) (float64, error) {
 			}
 		}
 	})
-	n, begin := 0, time.Now()
+	n, before, begin := 0, s.spent(), time.Now()
 	for took := time.Duration(0); took < v.b.o.length; took = time.Since(begin) {
 		ds, err := c.Receive(ctx, inFlight)
 		if err == nil {
 			err = c.Ack(ctx, ds...)
 		}
 		if err != nil {
-			return 0, context.Cause(ctx)
+			return 0, 0, context.Cause(ctx)
 		}
 		n += len(ds)
 		for range ds {
 			<-room
 		}
 	}
-	return float64(n) / time.Since(begin).Seconds(), nil
+	return float64(n) / time.Since(begin).Seconds(), s.spent().minus(before).all.Seconds() / float64(n), nil
 }
 
 // floor is the median time in seconds of what a job with no control plane at all

@@ -68,6 +68,7 @@ const (
 // Figures are ratios within one run of bench, on one machine.
 type Figures struct {
 	Throughput float64 `json:"throughput"` // jobs a second end to end, of those on the in-memory bus
+	Limit      float64 `json:"limit"`      // what two messages a job leave of those, by the processor time that each takes alone
 	Latency    float64 `json:"latency"`    // of one job, of what broker, disk and fork take alone
 }
 

@@ -26,7 +26,7 @@ func (b Broker) Row() []string {
 		"", "", strings.Join(b.Logins, ", "),
 	}
 	if f := b.Figures; f != nil {
-		row[8], row[9] = fmt.Sprintf("%.2f", f.Throughput), fmt.Sprintf("%.2f", f.Latency)
+		row[8], row[9] = fmt.Sprintf("%.2f of %.2f", f.Throughput, f.Limit), fmt.Sprintf("%.2f", f.Latency)
 	}
 	return row
 }

@@ -21,9 +21,11 @@ const legend = `
 - **Durable**: what it has confirmed survives kill -9. **Order**: messages of one sender come in their order, barring redelivery.
 - **Largest** is the largest message in bytes; a job has at most 65,535 on every broker. **Priority**: what another client calls
   urgent comes first; cbsdmq itself has no urgent jobs.
-- **Throughput**: jobs a second end to end with 16 in flight, as a share of those on a bus in memory. The server takes its part of
-  the same two cores. **Latency** of a job when it is the only one, as a multiple of what broker, disk and fork take alone. Both
-  from one run of ` + "`go run ./bench -broker NAME`" + `; a dash where it was not measured.
+- **Throughput**: jobs a second end to end with 16 in flight, as a share of those on a bus in memory, of what can be left of those:
+  server, agent, client and commands share two cores, and a job is two messages. How much processor time these take is measured
+  with as many in flight, put, received and acknowledged with nothing done about them. **Latency** of a job when it is the only
+  one, as a multiple of what broker, disk and fork take alone. All from one run of ` + "`go run ./bench -broker NAME`" + `; a dash where it
+  was not measured.
 
 ## The promises
 
