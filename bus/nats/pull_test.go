@@ -302,6 +302,50 @@ func TestAdministrator(t *testing.T) {
 	}
 }
 
+// TestFewAtOnce checks that messages are handed out while the server keeps a batch
+// back, as it does where an administrator allows few without an acknowledgement:
+// else they would come again.
+func TestFewAtOnce(t *testing.T) {
+	c := connect(t)
+	s, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "cbsdmq_q_q", Subjects: []string{"cbsdmq.q.q", "cbsdmq.keep.q.q"}, Retention: jetstream.WorkQueuePolicy, AllowRollup: true,
+	})
+	if err != nil {
+		t.Fatalf("creating the stream: %v", err)
+	}
+	_, err = s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{
+		Durable: "cbsdmq", AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait, FilterSubject: "cbsdmq.q.q", MaxAckPending: 3,
+	})
+	if err != nil {
+		t.Fatalf("creating the consumer: %v", err)
+	}
+	q := bus.Tube{Name: "q"}
+	k := consume(t, c, q)
+	const messages = 30
+	for i := range messages {
+		if r := c.Put(t.Context(), bus.Message{Tube: q, Body: fmt.Append(nil, i)})[0]; r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for next := 0; next < messages; {
+		ds, err := k.Receive(ctx, 64)
+		if err != nil {
+			t.Fatalf("after %d of %d: %v", next, messages, err)
+		}
+		for _, d := range ds {
+			if want := fmt.Sprint(next); string(d.Body) != want {
+				t.Fatalf("received %s, want %s", d.Body, want)
+			}
+			next++
+		}
+		if err := k.Ack(ctx, ds...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestOneFile checks that a stream which is emptied again and again goes on in
 // the file that it has, and that its keeper is not delivered.
 func TestOneFile(t *testing.T) {
