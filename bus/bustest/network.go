@@ -12,6 +12,7 @@ import (
 
 	"github.com/cbsd/cbsdmq/bus"
 	"github.com/cbsd/cbsdmq/internal/faultproxy"
+	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
 // proxied returns a proxy before the server and the driver that uses it.
@@ -123,6 +124,13 @@ func testLostAck(t *testing.T, s Server) {
 	p.Deaf(true)
 	// Whether the driver waits for the broker's word is its own affair.
 	_ = n.Ack(within(t, short), ds...)
+	// One that has not been said yet would be said on the next connection.
+	testserver.Eventually(t, limit, func() error {
+		if !p.Swallowed() {
+			return errors.New("nothing was lost")
+		}
+		return nil
+	})
 	p.Cut()
 	p.Deaf(false)
 	take(t, n, 1)

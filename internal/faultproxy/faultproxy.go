@@ -95,6 +95,19 @@ func (p *Proxy) Deaf(on bool) {
 	}
 }
 
+// Swallowed reports whether something was thrown away on a connection that is
+// still there.
+func (p *Proxy) Swallowed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.pairs {
+		if c.hole {
+			return true
+		}
+	}
+	return false
+}
+
 // Delay holds back each piece of what the server says for d.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
