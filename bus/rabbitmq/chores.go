@@ -12,9 +12,10 @@ const (
 
 	choresMax  = 1024 // that wait; more are left undone
 	renewedMax = 4096 // mailboxes that are remembered
-
-	shadowTTL = int64(100) // ms without use
 )
+
+// shadowTTL is in milliseconds without use; tests make it longer.
+var shadowTTL = int64(100)
 
 // doChores does what need not be waited for, on a channel of its own: the broker
 // closes the channel over what it refuses, and a user without the right to do a

@@ -13,16 +13,23 @@ import (
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
-// A mailbox goes with the reader that leaves it empty. What the broker had sent to
-// one that has not read it all is not lost.
-func TestReaderLeaves(t *testing.T) {
+// fresh is a connection to a server of its own.
+func fresh(t *testing.T) (context.Context, *conn) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	t.Cleanup(cancel)
 	c, err := driver(t, bus.Config{URI: testserver.RabbitMQ(t).Addr}).Dial(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
+	return ctx, c.(*conn)
+}
+
+// A mailbox goes with the reader that leaves it empty. What the broker had sent to
+// one that has not read it all is not lost.
+func TestReaderLeaves(t *testing.T) {
+	ctx, c := fresh(t)
 	box := bus.Tube{Name: "fleeting", Kind: bus.Mailbox}
 	const messages = 50
 	for i := range messages {
@@ -58,13 +65,7 @@ func TestReaderLeaves(t *testing.T) {
 
 // A mailbox that is removed is made again by whoever puts into it.
 func TestMailboxIsMadeAgain(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	c, err := driver(t, bus.Config{URI: testserver.RabbitMQ(t).Addr}).Dial(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	ctx, c := fresh(t)
 	box := bus.Tube{Name: "removed", Kind: bus.Mailbox}
 	for i := range 10 {
 		n := i%3 + 1
@@ -73,7 +74,7 @@ func TestMailboxIsMadeAgain(t *testing.T) {
 				t.Fatal(r.Err)
 			}
 		}
-		ch, err := c.(*conn).amqp.Channel()
+		ch, err := c.amqp.Channel()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,14 +88,7 @@ func TestMailboxIsMadeAgain(t *testing.T) {
 // Putting into a mailbox is no use of it to the broker, so that one that nobody
 // reads would go with what was put there a moment ago.
 func TestMailboxIsRenewed(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	bc, err := driver(t, bus.Config{URI: testserver.RabbitMQ(t).Addr}).Dial(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer bc.Close()
-	c := bc.(*conn)
+	ctx, c := fresh(t)
 	ch, err := c.amqp.Channel()
 	if err != nil {
 		t.Fatal(err)

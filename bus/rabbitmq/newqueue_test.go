@@ -46,3 +46,31 @@ func TestKilledBehindNewQueue(t *testing.T) {
 		c.Close()
 	}
 }
+
+// Behind each queue that is made another one is: a kill shows its want too seldom.
+func TestMadeBehind(t *testing.T) {
+	defer func(ms int64) { shadowTTL = ms }(shadowTTL)
+	shadowTTL = time.Minute.Milliseconds()
+	ctx, c := fresh(t)
+	read, unread := bus.Tube{Name: "read", Kind: bus.Mailbox}, bus.Tube{Name: "unread", Kind: bus.Mailbox}
+	if _, err := c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{read}}); err != nil {
+		t.Fatal(err)
+	}
+	jobs := bus.Tube{Name: "jobs"}
+	for _, tube := range []bus.Tube{jobs, unread} {
+		if r := c.Put(ctx, bus.Message{Tube: tube, Body: []byte("x"), TTL: time.Hour})[0]; r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	for _, tube := range []bus.Tube{read, jobs, unread} {
+		testserver.Eventually(t, time.Minute, func() error {
+			ch, err := c.amqp.Channel()
+			if err != nil {
+				return err
+			}
+			defer ch.Close()
+			_, err = ch.QueueDeclarePassive(tube.Name+"!made", true, false, false, false, nil)
+			return err
+		})
+	}
+}

@@ -44,7 +44,7 @@ func (k *consumer) each(tags []uint64, f func(tag uint64) error) (err error) {
 		}
 	})
 	if sent != nil {
-		return k.conn.Fail(sent)
+		return k.conn.Fail(fmt.Errorf("connection to RabbitMQ lost: %w", sent))
 	}
 	return err
 }
