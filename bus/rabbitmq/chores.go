@@ -39,10 +39,13 @@ func (c *conn) doChores() {
 	}
 }
 
-func (c *conn) chore(do func(*amqp.Channel) error) {
+// chore reports whether do is going to be done.
+func (c *conn) chore(do func(*amqp.Channel) error) bool {
 	select {
 	case c.chores <- do:
+		return true
 	default:
+		return false
 	}
 }
 
@@ -56,14 +59,16 @@ func (c *conn) used(mailbox string) {
 	if time.Since(c.renewed[mailbox]) < renewal {
 		return
 	}
+	if !c.chore(func(ch *amqp.Channel) error {
+		_, err := ch.QueueDeclarePassive(mailbox, true, false, false, false, nil)
+		return err
+	}) {
+		return // with the next message
+	}
 	if len(c.renewed) >= renewedMax {
 		clear(c.renewed)
 	}
 	c.renewed[mailbox] = time.Now()
-	c.chore(func(ch *amqp.Channel) error {
-		_, err := ch.QueueDeclarePassive(mailbox, true, false, false, false, nil)
-		return err
-	})
 }
 
 // made is called when a queue was made. A RabbitMQ that is killed a moment later

@@ -16,12 +16,8 @@ import (
 	"github.com/cbsd/cbsdmq/bus/internal/wire"
 )
 
-const (
-	// putHeader is when a message was put, in microseconds since 1970.
-	putHeader = "put"
-
-	returnedMax = 4096 // messages that met no queue, until somebody asks for them
-)
+// putHeader is when a message was put, in microseconds since 1970.
+const putHeader = "put"
 
 type conn struct {
 	*wire.Session
@@ -35,17 +31,17 @@ type conn struct {
 
 	chores chan func(*amqp.Channel) error
 
-	mu       sync.Mutex
-	known    map[string]bool      // queues that were there
-	renewed  map[string]time.Time // mailboxes
-	returned map[uint64]bool      // messages that met no queue
+	mu      sync.Mutex
+	known   map[string]bool      // queues that were there
+	renewed map[string]time.Time // mailboxes
+	awaited map[uint64]bool      // messages of Puts that wait, true: it met no queue
 }
 
 func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, user string, replicas int) (*conn, error) {
 	c := &conn{
 		Session: wire.NewSession(w), wire: w, amqp: ac, user: user, replicas: replicas,
 		chores: make(chan func(*amqp.Channel) error, choresMax),
-		known:  map[string]bool{}, renewed: map[string]time.Time{}, returned: map[uint64]bool{},
+		known:  map[string]bool{}, renewed: map[string]time.Time{}, awaited: map[uint64]bool{},
 	}
 	go c.watch(ac.NotifyClose(make(chan *amqp.Error, 1)), nil)
 	err := c.Call(ctx, "opening a channel", func() (err error) {
@@ -234,7 +230,7 @@ func (c *conn) put(ctx context.Context, ms []bus.Message, results []bus.Result, 
 	for i, confirm := range c.publish(ctx, ms, results, assert) {
 		if confirm != nil {
 			results[i].Err = c.confirmed(ctx, confirm)
-			if results[i].Err == nil && c.wasReturned(results[i].ID) {
+			if returned := c.waited(results[i].ID); returned && results[i].Err == nil {
 				results[i].Err = fmt.Errorf("putting to %s: %w", ms[i].Tube.Name, errNoQueue)
 				again = append(again, i)
 			}
@@ -253,22 +249,29 @@ func (c *conn) collectReturns(first, second <-chan amqp.Return) {
 	for r := range first {
 		if id, err := strconv.ParseUint(r.MessageId, 10, 64); err == nil {
 			c.mu.Lock()
-			if len(c.returned) >= returnedMax { // of those who did not wait
-				clear(c.returned)
+			if _, ok := c.awaited[id]; ok {
+				c.awaited[id] = true
 			}
-			c.returned[id] = true
 			c.mu.Unlock()
 		}
 		<-second
 	}
 }
 
-func (c *conn) wasReturned(id uint64) bool {
+// await is called before message id is published, waited when nobody waits for it
+// any more, which reports whether it was returned.
+func (c *conn) await(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.returned[id]
-	delete(c.returned, id)
-	return r
+	c.awaited[id] = false
+}
+
+func (c *conn) waited(id uint64) (returned bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	returned = c.awaited[id]
+	delete(c.awaited, id)
+	return returned
 }
 
 func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Result, assert bool) []*amqp.DeferredConfirmation {
@@ -289,7 +292,10 @@ func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Resu
 			if err == nil {
 				id := rand.Uint64()>>1 | 1
 				results[i].ID = id
-				confirms[i], err = c.out.PublishWithDeferredConfirm("", m.Tube.Name, true, false, publishing(id, m))
+				c.await(id)
+				if confirms[i], err = c.out.PublishWithDeferredConfirm("", m.Tube.Name, true, false, publishing(id, m)); err != nil {
+					c.waited(id)
+				}
 			}
 			if err != nil {
 				if c.out.IsClosed() {

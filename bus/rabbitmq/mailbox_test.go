@@ -83,6 +83,9 @@ func TestMailboxIsMadeAgain(t *testing.T) {
 		}
 		ch.Close()
 	}
+	if len(c.awaited) > 0 {
+		t.Errorf("%d messages are still waited for", len(c.awaited))
+	}
 }
 
 // Putting into a mailbox is no use of it to the broker, so that one that nobody
