@@ -76,6 +76,7 @@ func (p *pool) programs(t times, rnd *rand.Rand, name string) {
 func (p *pool) ended(job *judge.Job, done func(bool), kind int, killed bool, pr *process) {
 	code := pr.cmd.ProcessState.ExitCode()
 	stdout := pr.stdout.String()
+	killed = killed && code < 0 // it may have ended by itself at that moment
 	left := killed
 	switch kind {
 	case 0: // run says nothing of its id before the end

@@ -129,17 +129,19 @@ func followers(t *trial, c *Check) {
 }
 
 func addressee(t *trial, c *Check) {
+	c.Looked, c.Excused = t.excused, t.excused
 	for _, f := range t.order {
 		for _, r := range f.replies {
 			if r.Address == "" {
 				continue
 			}
 			c.Looked++
-			if !slices.ContainsFunc(f.Submits, func(s Submit) bool { return s.Address == r.Address }) {
-				c.broken(f.ID, t.evidence(f), "its reply was read at %s", r.Address)
-			} else if r.For != "" && r.For != f.ID && t.renumbered(f, t.jobs[r.For]) {
+			switch {
+			case r.For != "" && r.For != f.ID && t.renumbered(f, t.jobs[r.For]):
 				c.Excused++
-			} else if r.For != "" && r.For != f.ID {
+			case !slices.ContainsFunc(f.Submits, func(s Submit) bool { return s.Address == r.Address }):
+				c.broken(f.ID, t.evidence(f), "its reply was read at %s", r.Address)
+			case r.For != "" && r.For != f.ID:
 				c.broken(f.ID, t.evidence(f), "its reply came to who waits for %s", r.For)
 			}
 		}

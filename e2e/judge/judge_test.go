@@ -368,6 +368,20 @@ func TestExcused(t *testing.T) {
 			h.reply("17").For = "forgotten"
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(11)})
 		},
+		"a broker gave a number again to who tells it to nobody": func(h *History) {
+			h.job("b").Submits[0].Address = "a program"
+			h.reply("b").Address = "a program"
+			r := *h.reply("b")
+			r.Address, r.For = "box", "pool1/a"
+			h.Replies = append(h.Replies, r)
+			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.2)})
+		},
+		"a program that waits for a number exits with another's status": func(h *History) {
+			h.job("a").Legacy = true
+			r := Reply{For: "pool1/a", Address: "box", At: at(4), Final: true, State: cbsdmq.Refused, ErrCode: 2, Reason: "exit status", Short: true}
+			h.Replies = append(h.Replies, r)
+			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.2)})
+		},
 		"there was no room for output": func(h *History) {
 			h.Outputs[0].Missing, h.Outputs[0].Data = 12, nil
 			h.Events = append(h.Events, Event{Kind: DiskFull, From: at(2), At: at(4)})

@@ -15,6 +15,7 @@ type trial struct {
 	printed map[string]*file
 	nobody  []Act   // acts of no job that is known
 	stray   []Reply // replies for no job that is known
+	excused int     // replies that may be of any job
 }
 
 // A file is all that is known of one job.
@@ -73,6 +74,10 @@ func newTrial(h *History, r Rules) *trial {
 			if control != (reply.Address == "") {
 				continue
 			}
+			if t.nameless(reply) {
+				t.excused++
+				continue
+			}
 			if f := t.concerned(reply, atAddress[reply.Address]); f != nil {
 				f.replies = append(f.replies, reply)
 			} else {
@@ -86,6 +91,18 @@ func newTrial(h *History, r Rules) *trial {
 		}
 	}
 	return t
+}
+
+// nameless reports whether a reply may be a stranger's without anything in it that
+// would tell: the exit status of a program that waited for a number, which its
+// broker may have given again.
+func (t *trial) nameless(reply Reply) bool {
+	waits := t.jobs[reply.For]
+	return reply.Short && reply.Job == "" && waits != nil && waits.Legacy && !waits.Asks &&
+		slices.ContainsFunc(t.Events, func(e Event) bool {
+			return e.Kind == BrokerForgot && (e.Pool == "" || e.Pool == waits.Pool) &&
+				e.At.After(waits.first().Add(-t.Slack)) && e.At.Before(reply.At.Add(t.Slack))
+		})
 }
 
 // concerned finds the job of a reply, nil if it is of none. there are those with
