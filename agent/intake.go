@@ -26,7 +26,7 @@ func (s *Server) intake(ctx context.Context, e Endpoint) {
 	var c bus.Consumer
 	var err error
 	for attempt := 0; ; attempt++ {
-		c, err = e.Bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{{Name: e.Tube}}, MaxBody: cbsdmq.JobMax})
+		c, err = e.Bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{{Name: e.Tube}}, MaxBody: cbsdmq.JobMax, Alone: true})
 		if err == nil {
 			break
 		}

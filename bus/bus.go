@@ -82,6 +82,10 @@ type Delivery struct {
 type ConsumeOptions struct {
 	Tubes   []Tube // all of one Kind
 	MaxBody int    // a longer body is discarded while it is read; 0 = no limit
+
+	// Alone: nobody else is expected to read these tubes, so that more may be sent
+	// ahead than was asked for, where that keeps the order of what comes back.
+	Alone bool
 }
 
 // Caps are the facts in which brokers differ.

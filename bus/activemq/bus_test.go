@@ -2,6 +2,7 @@ package activemq
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,4 +96,49 @@ func driver(t testing.TB, cfg bus.Config) bus.Driver {
 		t.Fatalf("opening the driver: %v", err)
 	}
 	return d
+}
+
+// A queue's reader that takes one at a time, and is gone, has changed no order,
+// also where all had come back before.
+func TestOneAtATimeKeepsOrder(t *testing.T) {
+	for name, start := range map[string]func(testing.TB) *testserver.Process{
+		"classic": func(t testing.TB) *testserver.Process { return testserver.ActiveMQ(t) },
+		"artemis": testserver.Artemis,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr := start(t).Addr
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			q := bus.Tube{Name: "q"}
+			want := []string{"1", "2", "3", "4"}
+			put := dial(t, addr)
+			for _, body := range want {
+				if r := put.Put(ctx, bus.Message{Tube: q, Body: []byte(body)}); r[0].Err != nil {
+					t.Fatal(r[0].Err)
+				}
+			}
+			for reader, max := range []int{64, 1, 1, 64} {
+				c := dial(t, addr)
+				n, err := c.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{q}, Alone: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for len(got) < min(max, len(want)) {
+					ds, err := n.Receive(ctx, max)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, d := range ds {
+						got = append(got, string(d.Body))
+					}
+				}
+				if !slices.Equal(got, want[:len(got)]) {
+					t.Errorf("reader %d received %q", reader+1, got)
+				}
+				c.Close()
+			}
+		})
+	}
 }

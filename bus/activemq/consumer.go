@@ -26,10 +26,9 @@ const (
 	// maxCredit bounds what one link may be sent ahead.
 	maxCredit = 512
 
-	// firstCredit is what a new link to a queue takes at least, unless its reader
-	// takes one at a time. Classic puts what comes back behind all else that has
-	// come back before: to keep the order, it must have been taken together. It is
-	// more than an agent holds at a time.
+	// firstCredit is what a new link takes whose reader is alone. Classic puts what
+	// comes back behind all else that has come back before: to keep the order, it
+	// must have been taken together. It is more than an agent holds at a time.
 	firstCredit = 100
 )
 
@@ -177,7 +176,7 @@ func (k *consumer) ask(max int) error {
 	}
 	for _, l := range k.now.each {
 		n := min(max, maxCredit) - len(k.ready) - l.credit
-		if !l.asked && max > 1 && k.o.Tubes[0].Kind == bus.Queue {
+		if !l.asked && k.o.Alone {
 			n = firstCredit
 		}
 		if n > 0 {
