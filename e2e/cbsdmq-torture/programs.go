@@ -66,7 +66,10 @@ func (p *pool) programs(t times, rnd *rand.Rand, name string) {
 		case <-t.life.Done():
 			p.w.note("%s still waits at the end: %s", know.ID, pr.stderr.String())
 			pr.kill()
-			// What it has is looked at all the same.
+			if !p.w.broker.Forgets {
+				done(true) // nobody disturbs it any more: it has to end, whatever came of its submit
+				continue
+			}
 		}
 		p.ended(job, done, kind, killed, pr)
 	}

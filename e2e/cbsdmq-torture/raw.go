@@ -164,13 +164,14 @@ func (r *raw) modern(rnd *rand.Rand) {
 	defer readers.Wait()
 	defer stop()
 	var mu sync.Mutex
-	open := make(map[string]bool)
+	open, ended := make(map[string]bool), make(map[string]bool)
 	arrived := func(box bus.Tube) func(cbsdmq.Reply) bool {
 		return func(reply cbsdmq.Reply) bool {
 			r.rec.reply(reply, func(rr *judge.Reply) { rr.Address = box.Name })
 			if reply.Final() {
 				mu.Lock()
 				delete(open, box.Name+" "+reply.ID)
+				ended[box.Name+" "+reply.ID] = true
 				mu.Unlock()
 			}
 			return false
@@ -186,8 +187,10 @@ func (r *raw) modern(rnd *rand.Rand) {
 		box := r.mailbox(n)
 		key := box.Name + " " + job.ID
 		mu.Lock()
-		before := open[key]
-		open[key] = true
+		before := open[key] || ended[key]
+		if !ended[key] { // what was answered is not answered again
+			open[key] = true
+		}
 		mu.Unlock()
 		text, err := body(j, n, &cbsdmq.Meta{
 			V: cbsdmq.MetaVersion, ID: j.ID, Pool: r.p.name, Sender: r.l.sender, Stream: job.Stream, InOrder: j.InOrder, Words: j.Words,
