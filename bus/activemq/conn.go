@@ -107,10 +107,15 @@ func (c *conn) send(ctx context.Context, ms []*amqp.Message) ([]sent, error) {
 	go func() { // a message that is begun has to be ended
 		defer func() { <-c.sending }()
 		sents := make([]sent, len(ms))
-		for i, m := range ms {
-			if sents[i].err = ctx.Err(); sents[i].err == nil {
-				sents[i].receipt, sents[i].err = c.out.SendWithReceipt(context.Background(), m, nil)
+		err := c.Together(func() {
+			for i, m := range ms {
+				if sents[i].err = ctx.Err(); sents[i].err == nil {
+					sents[i].receipt, sents[i].err = c.out.SendWithReceipt(context.Background(), m, nil)
+				}
 			}
+		})
+		if err != nil {
+			_ = c.Fail(fmt.Errorf("connection to ActiveMQ lost: %w", err)) // confirmed sees it
 		}
 		done <- sents
 	}()

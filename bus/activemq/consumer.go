@@ -231,10 +231,16 @@ func (k *consumer) Ack(ctx context.Context, ds ...bus.Delivery) error {
 	if gone != nil && !errors.Is(gone, bus.ErrGone) {
 		return gone
 	}
-	for _, r := range refs {
-		if err := r.link.in.AcceptMessage(context.Background(), r.msg); err != nil {
-			return k.conn.Fail(fmt.Errorf("acknowledging: %w", err))
+	var failed error
+	err := k.conn.Together(func() {
+		for _, r := range refs {
+			if failed == nil {
+				failed = r.link.in.AcceptMessage(context.Background(), r.msg)
+			}
 		}
+	})
+	if err := errors.Join(failed, err); err != nil {
+		return k.conn.Fail(fmt.Errorf("acknowledging: %w", err))
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

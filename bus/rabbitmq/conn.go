@@ -21,7 +21,6 @@ const putHeader = "put"
 
 type conn struct {
 	*wire.Session
-	wire     *wire.Conn
 	amqp     *amqp.Connection
 	user     string // for messages
 	replicas int
@@ -39,7 +38,7 @@ type conn struct {
 
 func newConn(ctx context.Context, ac *amqp.Connection, w *wire.Conn, user string, replicas int) (*conn, error) {
 	c := &conn{
-		Session: wire.NewSession(w), wire: w, amqp: ac, user: user, replicas: replicas,
+		Session: wire.NewSession(w), amqp: ac, user: user, replicas: replicas,
 		chores: make(chan func(*amqp.Channel) error, choresMax),
 		known:  map[string]bool{}, renewed: map[string]time.Time{}, awaited: map[uint64]bool{},
 	}
@@ -279,7 +278,7 @@ func (c *conn) publish(ctx context.Context, ms []bus.Message, results []bus.Resu
 	defer c.puts.Unlock()
 	confirms := make([]*amqp.DeferredConfirmation, len(ms))
 	asserted := map[string]bool{}
-	err := c.wire.Together(func() {
+	err := c.Together(func() {
 		for i, m := range ms {
 			if results[i].Err != nil {
 				continue

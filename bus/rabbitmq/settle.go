@@ -36,7 +36,7 @@ func (k *consumer) allUpTo(tag uint64) bool {
 
 // each calls f, which sends a word, for all tags.
 func (k *consumer) each(tags []uint64, f func(tag uint64) error) (err error) {
-	sent := k.conn.wire.Together(func() {
+	sent := k.conn.Together(func() {
 		for _, t := range tags {
 			if err == nil {
 				err = f(t)

@@ -37,6 +37,9 @@ func NewSession(w *Conn) *Session {
 	return &Session{dead: make(chan struct{}), wire: w, consumers: map[Consumer]struct{}{}}
 }
 
+// Together is that of the Conn.
+func (s *Session) Together(f func()) error { return s.wire.Together(f) }
+
 // Dead is closed when the session has ended.
 func (s *Session) Dead() <-chan struct{} { return s.dead }
 

@@ -25,6 +25,9 @@ const (
 	together = 64 << 10
 )
 
+// keptFor is how long it is kept back; tests make it longer.
+var keptFor = 5 * time.Millisecond
+
 // A Conn is a socket that can be killed under whatever reads and writes.
 type Conn struct {
 	net.Conn
@@ -39,6 +42,7 @@ type Conn struct {
 	sending sync.Mutex
 	keeping int    // calls of Together
 	kept    []byte // not written yet
+	lost    error  // of a write of what was kept
 
 	writing atomic.Int32  // writes in progress
 	written atomic.Uint64 // writes that have ended
@@ -116,29 +120,42 @@ func (w *Conn) Write(b []byte) (int, error) {
 
 // Together has what is written while f runs sent by as few system calls as it
 // takes: libraries write each message by itself. What others write meanwhile waits
-// too, so f must not wait for an answer.
+// too. Where f waits for the server all is sent after a moment, as it may be what
+// the server waits for, and f is not taken for a write any more.
 func (w *Conn) Together(f func()) error {
 	w.writing.Add(1) // for Unblock, which may be called before the end
-	defer w.writing.Add(-1)
-	defer w.written.Add(1)
+	ended := sync.OnceFunc(func() { w.written.Add(1); w.writing.Add(-1) })
+	defer ended()
 	w.sending.Lock()
 	w.keeping++
+	over := false
+	var late *time.Timer
+	late = time.AfterFunc(keptFor, func() {
+		w.sending.Lock()
+		defer w.sending.Unlock()
+		if !over {
+			ended()
+			_ = w.flush() // the end of Together tells of it
+			late.Reset(keptFor)
+		}
+	})
 	w.sending.Unlock()
 	f()
 	w.sending.Lock()
 	defer w.sending.Unlock()
 	w.keeping--
+	over = true
+	late.Stop()
 	return w.flush()
 }
 
 // flush writes what was kept. w.sending is held.
 func (w *Conn) flush() error {
-	if len(w.kept) == 0 {
-		return nil
+	if len(w.kept) > 0 && w.lost == nil {
+		_, w.lost = w.write(w.kept)
 	}
-	_, err := w.write(w.kept)
 	w.kept = w.kept[:0]
-	return err
+	return w.lost
 }
 
 func (w *Conn) write(b []byte) (int, error) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"testing"
+	"time"
 )
 
 // sink keeps what is written, write by write.
@@ -24,6 +26,8 @@ func (s *sink) Write(b []byte) (int, error) {
 }
 
 func TestTogether(t *testing.T) {
+	defer func(old time.Duration) { keptFor = old }(keptFor)
+	keptFor = time.Hour
 	s := &sink{}
 	w := &Conn{Conn: s}
 	var want []byte
@@ -71,5 +75,42 @@ func TestTogether(t *testing.T) {
 	s.err = io.ErrClosedPipe
 	if err := w.Together(func() { _, _ = w.Write([]byte("lost")) }); !errors.Is(err, s.err) {
 		t.Errorf("what could not be written: %v", err)
+	}
+}
+
+// What the server waits for is not kept back from it until it has answered, and
+// whoever waits for it is not taken for stuck in a write.
+func TestTogetherWaits(t *testing.T) {
+	ours, server := net.Pipe()
+	defer ours.Close()
+	defer server.Close()
+	w := &Conn{Conn: ours, open: true}
+	go func() {
+		b := make([]byte, 1)
+		for {
+			if _, err := io.ReadFull(server, b); err != nil {
+				return
+			}
+			if _, err := server.Write(b); err != nil {
+				return
+			}
+		}
+	}()
+	err := w.Together(func() {
+		for i := range byte(3) {
+			if _, err := w.Write([]byte{i}); err != nil {
+				t.Error(err)
+			}
+			b := make([]byte, 1)
+			if _, err := w.Read(b); err != nil || b[0] != i {
+				t.Errorf("read %d, %v", b, err)
+			}
+		}
+		for w.writing.Load() != 0 { // or the test does not end
+			runtime.Gosched()
+		}
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
