@@ -47,6 +47,7 @@ type service struct {
 	command []string // of the agent
 	run     int      // pid of the runner
 	log     string
+	open    func(context.Context) (*bus.Bus, io.Closer, error) // for one more client
 	undo    []func()
 }
 
@@ -197,11 +198,14 @@ func (b *bench) connect(ctx context.Context, s *service, file string) error {
 	}
 	s.pool, s.tube, s.reply = cfg.Pool, section.Tube, section.ReplyTubePrefix
 	opener := &all.Opener{ClientOnly: true, Log: quiet}
+	s.open = func(ctx context.Context) (*bus.Bus, io.Closer, error) {
+		return opener.Open(ctx, section.Kind, section.Config)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
 		var closer io.Closer
-		s.bus, closer, err = opener.Open(ctx, section.Kind, section.Config)
+		s.bus, closer, err = s.open(ctx)
 		if err != nil {
 			return err
 		}
@@ -225,6 +229,29 @@ func (b *bench) connect(ctx context.Context, s *service, file string) error {
 	defer r.Close()
 	s.run = r.PID()
 	return nil
+}
+
+// served waits until the broker answers a new client: servers of a cluster accept
+// connections before they have elected who leads them.
+func (s *service) served(ctx context.Context) error {
+	const attempt = 200 * time.Millisecond
+	for {
+		err := func() error {
+			ctx, cancel := context.WithTimeout(ctx, attempt)
+			defer cancel()
+			b, closer, err := s.open(ctx)
+			if err != nil {
+				return err
+			}
+			defer closer.Close()
+			_, err = b.Inspect(ctx, bus.Tube{Name: s.tube})
+			return err
+		}()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func end(pid int) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -30,14 +31,10 @@ const (
 // figures are what was measured on one broker.
 type figures struct {
 	v                                   *venue
-	through, rate, floor, latency, back sample
-	message                             sample // seconds of processor
+	through, rate, floor, latency, back *sample
 	idle                                float64
 	lines                               int
 }
-
-// A reference is the in-memory bus.
-type reference struct{ rate, job sample } // jobs a second, seconds of processor
 
 // brokers measures the brokers of a list and prints their table.
 func (b *bench) brokers(ctx context.Context, list string, w io.Writer) error {
@@ -45,66 +42,54 @@ func (b *bench) brokers(ctx context.Context, list string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	mem := &reference{}
-	mem.rate = sample{name: "in-memory bus, 16 in flight", measure: mem.job.beside(func(ctx context.Context) (float64, float64, error) {
-		return b.rateAndCost(ctx, b.memory, 16, false)
-	})}
+	mem := &sample{name: "in-memory bus, 16 in flight", measure: b.rate(b.memory, 16, false)}
+	samples, backs := []*sample{mem}, []*sample{}
 	var all []*figures
 	for _, k := range found {
-		f := &figures{}
-		all = append(all, f)
-		if f.v, err = b.open(k); err != nil {
-			return err
-		}
-		defer f.v.close()
-		f.through = sample{name: k.Name + " alone: put, get, ack with 16 in flight", measure: f.message.beside(func(ctx context.Context) (float64, float64, error) {
-			return f.v.through(ctx, 16)
-		})}
-		f.rate = sample{name: k.Name + ", 16 in flight", measure: b.rate(f.v.serve, 16, false)}
-		f.floor = sample{name: k.Name + ", floor of the latency, s", measure: f.v.floor}
-		f.latency = sample{name: k.Name + ", latency p50 with 1 in flight, s", measure: latency(f.v.serve)}
-		f.back = sample{name: k.Name + ", s from its return to a job's end", measure: f.v.back}
-	}
-	take := func(s *sample) error {
-		if !strings.Contains(s.name, b.o.only) {
-			return nil
-		}
-		v, err := s.measure(ctx)
+		v, err := b.open(k)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		s.got = append(s.got, v)
-		if b.o.verbose || b.o.only != "" {
-			fmt.Fprintf(w, "%-70s %10.5g\n", s.name, v)
-		}
-		return nil
-	}
-	for range b.o.repeats {
-		if err := take(&mem.rate); err != nil {
 			return err
 		}
-		for _, f := range all {
-			for _, s := range []*sample{&f.through, &f.rate, &f.floor, &f.latency, &f.back} {
-				if err := take(s); err != nil {
-					return err
-				}
+		defer v.close()
+		if k.Java {
+			if err := v.warm(ctx); err != nil {
+				return fmt.Errorf("warming %s up: %w", k.Name, err)
 			}
+		}
+		f := &figures{
+			v:       v,
+			through: &sample{name: k.Name + " alone: put, get, ack with 16 in flight", measure: func(ctx context.Context) (float64, error) { return v.through(ctx, 16, b.o.length) }},
+			rate:    &sample{name: k.Name + ", 16 in flight", measure: b.rate(v.serve, 16, false)},
+			floor:   &sample{name: k.Name + ", floor of the latency, s", measure: v.floor},
+			latency: &sample{name: k.Name + ", latency p50 with 1 in flight, s", measure: latency(v.serve)},
+			back:    &sample{name: k.Name + ", s from its return to a job's end", measure: v.back},
+		}
+		all, samples = append(all, f), append(samples, f.through, f.rate)
+		if !b.o.shared {
+			samples, backs = append(samples, f.floor, f.latency), append(backs, f.back)
+		}
+	}
+	// Last of all what kills servers: those in Java would have to be warmed up again.
+	for _, part := range [][]*sample{samples, backs} {
+		if err := b.take(ctx, part, w); err != nil {
+			return err
 		}
 	}
 	if b.o.only != "" {
 		return nil
 	}
-	for _, f := range all {
-		if f.idle, f.lines, err = b.idle(ctx, f.v); err != nil {
-			return fmt.Errorf("an idle agent on %s: %w", f.v.broker.Name, err)
+	if !b.o.shared {
+		for _, f := range all {
+			if f.idle, f.lines, err = b.idle(ctx, f.v); err != nil {
+				return fmt.Errorf("an idle agent on %s: %w", f.v.broker.Name, err)
+			}
 		}
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "broker\tmeasure\tmeasured\tgoal\t\n")
 	for _, f := range all {
-		f.write(t, mem)
+		seen := f.write(t, mem.median(), b.o)
 		if dir := os.Getenv(brokers.Variable); dir != "" {
-			seen := brokers.Figures{Throughput: f.share(mem), Limit: f.limit(mem), Latency: f.latency.median() / f.floor.median()}
 			if err := seen.Record(dir, f.v.broker.Name); err != nil {
 				return fmt.Errorf("noting the figures of %s: %w", f.v.broker.Name, err)
 			}
@@ -113,25 +98,27 @@ func (b *bench) brokers(ctx context.Context, list string, w io.Writer) error {
 	return t.Flush()
 }
 
-// beside has the second result of measure in s, and is the first.
-func (s *sample) beside(measure func(context.Context) (first, second float64, err error)) func(context.Context) (float64, error) {
-	return func(ctx context.Context) (float64, error) {
-		v, beside, err := measure(ctx)
-		s.got = append(s.got, beside)
-		return v, err
+// take measures samples in turn, as often as was asked for.
+func (b *bench) take(ctx context.Context, samples []*sample, w io.Writer) error {
+	samples = slices.DeleteFunc(samples, func(s *sample) bool { return !strings.Contains(s.name, b.o.only) })
+	for range b.o.repeats {
+		for _, s := range samples {
+			v, err := s.measure(ctx)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			s.got = append(s.got, v)
+			if b.o.verbose || b.o.only != "" {
+				fmt.Fprintf(w, "%-70s %10.5g\n", s.name, v)
+			}
+		}
 	}
+	return nil
 }
 
-// share is that of the jobs a second on the in-memory bus.
-func (f *figures) share(mem *reference) float64 { return f.rate.median() / mem.rate.median() }
-
-// limit is the largest share there can be, as a job takes two messages and the
-// broker works on the same cores.
-func (f *figures) limit(mem *reference) float64 {
-	return mem.job.median() / (mem.job.median() + 2*f.message.median())
-}
-
-func (f *figures) write(w io.Writer, mem *reference) {
+// write prints the rows of one broker, given the jobs a second on the in-memory
+// bus, and returns what the table of all brokers has of them.
+func (f *figures) write(w io.Writer, mem float64, o options) (seen brokers.Figures) {
 	row := func(name string, v, goal float64, atMost bool) {
 		sign, met := "at least", v >= goal
 		if atMost {
@@ -143,22 +130,36 @@ func (f *figures) write(w io.Writer, mem *reference) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%.2f\t%s %.1f\t%s\n", f.v.broker.Name, name, v, sign, goal, verdict)
 	}
-	name := "jobs/s with 16 in flight, share of the in-memory bus"
-	if spare := f.through.median() / mem.rate.median(); spare >= goalSpare {
-		row(name, f.share(mem), goalShare, false)
-	} else {
-		fmt.Fprintf(w, "%s\t%s\t%.2f\t-\tthe broker alone is only %.1f times as fast\n", f.v.broker.Name, name, f.share(mem), spare)
+	note := func(format string, args ...any) {
+		fmt.Fprintf(w, "%s\t(%s)\t\t\t\n", f.v.broker.Name, fmt.Sprintf(format, args...))
 	}
-	fmt.Fprintf(w, "%s\tthe most that two messages a job leave of that\t%.2f\t\t\n", f.v.broker.Name, f.limit(mem))
-	row("latency p50 with 1 in flight, times the floor", f.latency.median()/f.floor.median(), goalLatency, true)
+	const name = "jobs/s with 16 in flight, share of the in-memory bus"
+	share, spare := f.rate.median()/mem, f.through.median()/mem
+	switch {
+	case o.apart == "" && len(f.v.servers) > 0:
+		seen.Shared = share
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t-\tall on the same processors\n", f.v.broker.Name, name, share)
+	case spare < goalSpare:
+		seen.Throughput = share
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t-\tthe broker alone is only %.1f times as fast\n", f.v.broker.Name, name, share, spare)
+	default:
+		seen.Throughput = share
+		row(name, share, goalShare, false)
+	}
+	note("%.0f jobs/s, in memory %.0f; %.0f messages/s", f.rate.median(), mem, f.through.median())
+	if o.shared {
+		return seen
+	}
+	seen.Latency = f.latency.median() / f.floor.median()
+	row("latency p50 with 1 in flight, times the floor", seen.Latency, goalLatency, true)
 	row("idle agent with 10 pools, % of a core", f.idle, goalIdle, true)
-	row(fmt.Sprintf("from the server's return after %v to a job's end, s", awayFor), f.back.median(), goalBack, true)
-	fmt.Fprintf(w, "%s\t%s\t\t\t\n", f.v.broker.Name, fmt.Sprintf("(%.0f jobs/s, in memory %.0f; %.0f messages/s; %.1f ms over a floor of %.1f ms; %d log lines while idle)",
-		f.rate.median(), mem.rate.median(), f.through.median(), 1e3*f.latency.median(), 1e3*f.floor.median(), f.lines))
+	row(fmt.Sprintf("from the server's answering again after %v to a job's end, s", awayFor), f.back.median(), goalBack, true)
+	note("%.1f ms over a floor of %.1f ms; %d log lines while idle", 1e3*f.latency.median(), 1e3*f.floor.median(), f.lines)
+	return seen
 }
 
-// back is how many seconds after the broker serves again a job has ended that was
-// waiting to be submitted; 0 where that was noticed before it was seen to serve.
+// back is how many seconds after the broker answers again a job has ended that was
+// waiting to be submitted; 0 where that was noticed before it was seen to answer.
 func (v *venue) back(ctx context.Context) (float64, error) {
 	s, err := v.serve(ctx, 1)
 	if err != nil {
@@ -166,20 +167,14 @@ func (v *venue) back(ctx context.Context) (float64, error) {
 	}
 	defer s.close()
 	restart := func() error {
-		return testserver.Guard(func() error {
-			for _, p := range v.servers {
-				p.Start(v.stage)
-			}
-			return nil
-		})
+		err := testserver.Guard(func() error { testserver.StartAll(v.stage, v.servers); return nil })
+		if err != nil {
+			return err
+		}
+		return s.served(ctx)
 	}
 	if len(v.servers) > 0 {
-		err = testserver.Guard(func() error {
-			for _, p := range v.servers {
-				p.Kill(v.stage)
-			}
-			return nil
-		})
+		err = testserver.Guard(func() error { testserver.KillAll(v.stage, v.servers); return nil })
 	} else {
 		syscall.Kill(s.agent, syscall.SIGKILL)
 		restart = func() error {

@@ -5,10 +5,11 @@
 //	go run ./bench -long      also memory over 200,000 jobs
 //	go run ./bench -broker rabbitmq,activemq     what is to be reached on each
 //
-// Client, broker, agent, runner and commands share the machine's cores. The
-// command is /bin/true in place of cbsd; the journal lies in -dir, which should
-// be on a real disk, and is synced as always. Each rate is the median of -n
-// interleaved runs.
+// Client, broker, agent, runner and commands share the machine's cores, but that
+// with -broker servers have half of them to themselves, unless -shared is
+// given. The command is /bin/true in place of cbsd; the journal lies in -dir,
+// which should be on a real disk, and is synced as always. Each rate is the median
+// of -n interleaved runs.
 package main
 
 import (
@@ -23,7 +24,6 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -43,6 +43,9 @@ func run() int {
 	flag.StringVar(&o.only, "only", "", "measure only what has this `text` in its name, and print no table")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a profile of this process to `file`: with the in-memory bus, of the agent")
 	flag.StringVar(&o.brokers, "broker", "", "measure these `brokers`, separated by commas, and not the table of the README: "+testserver.BrokerNames())
+	flag.StringVar(&o.serversIn, "servers-in", "", "`directory` for what servers keep: in memory, where three of a cluster would share a disk; default: -dir")
+	flag.BoolVar(&o.shared, "shared", false, "with -broker: let servers run on the same processors as all else, and measure jobs a second only")
+	flag.StringVar(&o.apart, "apart", "", "start servers on these `processors` (used by bench itself)")
 	runnerDir := flag.String("runner", "", "be the runner of this `directory` (used by bench itself)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -51,6 +54,8 @@ func run() int {
 	switch {
 	case *runnerDir != "":
 		err = runner.Serve(ctx, runner.Config{Dir: *runnerDir})
+	case o.toBeApart():
+		err = apart(os.Args[1:])
 	default:
 		err = measure(ctx, o, os.Stdout)
 	}
@@ -68,6 +73,9 @@ type options struct {
 	long, verbose bool
 	only, profile string
 	brokers       string
+	serversIn     string
+	shared        bool
+	apart         string
 	out           io.Writer
 }
 
@@ -114,9 +122,6 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 	single := &sample{name: "latency p50 with 1 in flight, s", measure: latency(b.on("beanstalkd-nobinlog"))}
 	memNamed := &sample{name: "in-memory bus, 16 in flight, a guest each", measure: b.rate(b.memory, 16, true)}
 	all := []*sample{raw, mem, memNamed, bean16, bean64, named, f50, nats, own, floor, single}
-	if o.only != "" {
-		all = slices.DeleteFunc(all, func(s *sample) bool { return !strings.Contains(s.name, o.only) })
-	}
 	if o.profile != "" {
 		f, err := os.Create(o.profile)
 		if err != nil {
@@ -128,23 +133,8 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	for range o.repeats {
-		for _, s := range all {
-			v, err := s.measure(ctx)
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			s.got = append(s.got, v)
-			if o.verbose {
-				fmt.Fprintf(w, "%-70s %10.5g\n", s.name, v)
-			}
-		}
-	}
-	if o.only != "" {
-		for _, s := range all {
-			fmt.Fprintf(w, "%-70s %10.5g\n", s.name, s.median())
-		}
-		return nil
+	if err := b.take(ctx, all, w); err != nil || o.only != "" {
+		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	row := func(name string, v, must, aim float64, atMost bool) {

@@ -59,32 +59,25 @@ func forkExec() error {
 // and changes it, so that the state is read before and after.
 func (b *bench) rate(serve func(context.Context, int) (*service, error), inFlight int, named bool) func(context.Context) (float64, error) {
 	return func(ctx context.Context) (float64, error) {
-		rate, _, err := b.rateAndCost(ctx, serve, inFlight, named)
-		return rate, err
+		s, err := serve(ctx, inFlight)
+		if err != nil {
+			return 0, err
+		}
+		defer s.close()
+		if _, err := s.roundTrips(ctx, inFlight, jobs(200), named); err != nil { // warm up
+			return 0, err
+		}
+		before, begin := s.spent(), time.Now()
+		done, err := s.roundTrips(ctx, inFlight, func(int) bool { return time.Since(begin) < b.o.length }, named)
+		if err != nil {
+			return 0, err
+		}
+		took, spent := time.Since(begin), s.spent().minus(before)
+		if b.o.verbose {
+			fmt.Fprintf(b.o.out, "%-70s %s\n", "", spent.per(len(done)))
+		}
+		return float64(len(done)) / took.Seconds(), nil
 	}
-}
-
-// rateAndCost is rate, and the seconds of processor that a job took of the whole
-// machine.
-func (b *bench) rateAndCost(ctx context.Context, serve func(context.Context, int) (*service, error), inFlight int, named bool) (rate, cost float64, err error) {
-	s, err := serve(ctx, inFlight)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer s.close()
-	if _, err := s.roundTrips(ctx, inFlight, jobs(200), named); err != nil { // warm up
-		return 0, 0, err
-	}
-	before, begin := s.spent(), time.Now()
-	done, err := s.roundTrips(ctx, inFlight, func(int) bool { return time.Since(begin) < b.o.length }, named)
-	if err != nil {
-		return 0, 0, err
-	}
-	took, spent := time.Since(begin), s.spent().minus(before)
-	if b.o.verbose {
-		fmt.Fprintf(b.o.out, "%-70s %s\n", "", spent.per(len(done)))
-	}
-	return float64(len(done)) / took.Seconds(), spent.all.Seconds() / float64(len(done)), nil
 }
 
 // A bill is the processor time that each part of a service took, that the whole

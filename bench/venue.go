@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -26,14 +27,17 @@ type venue struct {
 
 // open starts a broker.
 func (b *bench) open(k testserver.Broker) (*venue, error) {
-	b.n++
-	dir := filepath.Join(b.dir, fmt.Sprintf("%s%d", k.Name, b.n))
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	dir, err := os.MkdirTemp(cmp.Or(b.o.serversIn, b.dir), k.Name+"-")
+	if err != nil {
 		return nil, err
 	}
 	v := &venue{b: b, broker: k, at: testserver.Place{Dir: dir, Cbsdmq: b.binary}}
 	v.stage = testserver.NewStage(dir, func(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) })
-	err := testserver.Guard(func() error { v.addr, v.servers = k.Run(v.stage, v.at); return nil })
+	v.stage.Long = true
+	if b.o.apart != "" {
+		v.stage.Launcher = onProcessors(b.o.apart)
+	}
+	err = testserver.Guard(func() error { v.addr, v.servers = k.Run(v.stage, v.at); return nil })
 	if err != nil {
 		v.close()
 		return nil, fmt.Errorf("starting %s: %w", k.Name, err)
@@ -81,19 +85,35 @@ func (b *bench) on(name string) func(context.Context, int) (*service, error) {
 	}
 }
 
+// warm has a server in Java compile what it does all the time: before that a
+// message costs it several times as much.
+func (v *venue) warm(ctx context.Context) error {
+	const enough = time.Minute // of each
+	if _, err := v.through(ctx, 16, enough); err != nil {
+		return err
+	}
+	s, err := v.serve(ctx, 16)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	begin := time.Now()
+	_, err = s.roundTrips(ctx, 16, func(int) bool { return time.Since(begin) < enough }, false)
+	return err
+}
+
 // through is how many messages a second are put, confirmed, received and
-// acknowledged with so many in flight, with nothing done about them, and the
-// seconds of processor that each took of the whole machine.
-func (v *venue) through(ctx context.Context, inFlight int) (rate, cost float64, err error) {
+// acknowledged with so many in flight, with nothing done about them.
+func (v *venue) through(ctx context.Context, inFlight int, length time.Duration) (float64, error) {
 	s, err := v.serve(ctx, inFlight)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	defer s.close()
 	tube := bus.Tube{Name: s.tube + "_through"}
 	c, err := s.bus.Consume(ctx, bus.ConsumeOptions{Tubes: []bus.Tube{tube}})
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	defer c.Close()
 	ctx, fail := context.WithCancelCause(ctx)
@@ -129,21 +149,21 @@ func (v *venue) through(ctx context.Context, inFlight int) (rate, cost float64, 
 			}
 		}
 	})
-	n, before, begin := 0, s.spent(), time.Now()
-	for took := time.Duration(0); took < v.b.o.length; took = time.Since(begin) {
+	n, begin := 0, time.Now()
+	for took := time.Duration(0); took < length; took = time.Since(begin) {
 		ds, err := c.Receive(ctx, inFlight)
 		if err == nil {
 			err = c.Ack(ctx, ds...)
 		}
 		if err != nil {
-			return 0, 0, context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		}
 		n += len(ds)
 		for range ds {
 			<-room
 		}
 	}
-	return float64(n) / time.Since(begin).Seconds(), s.spent().minus(before).all.Seconds() / float64(n), nil
+	return float64(n) / time.Since(begin).Seconds(), nil
 }
 
 // floor is the median time in seconds of what a job with no control plane at all

@@ -65,11 +65,11 @@ const (
 	Failed   Kept = "FAILED"
 )
 
-// Figures are ratios within one run of bench, on one machine.
+// Figures are ratios within one run of bench, on one machine; 0 is not measured.
 type Figures struct {
-	Throughput float64 `json:"throughput"` // jobs a second end to end, of those on the in-memory bus
-	Limit      float64 `json:"limit"`      // what two messages a job leave of those, by the processor time that each takes alone
-	Latency    float64 `json:"latency"`    // of one job, of what broker, disk and fork take alone
+	Throughput float64 `json:"throughput"`       // jobs a second end to end, of those on the in-memory bus
+	Shared     float64 `json:"shared,omitempty"` // the same where the servers have no processors of their own
+	Latency    float64 `json:"latency"`          // of one job, of what broker, disk and fork take alone
 }
 
 //go:embed brokers.json
@@ -187,9 +187,18 @@ func (t Table) Unseen(b Broker) (names []string) {
 	return names
 }
 
-// Record writes what was measured of a broker.
+// Record writes what was measured of a broker, over what was measured before.
 func (f Figures) Record(dir, broker string) error {
-	return write(filepath.Join(dir, broker+measured), f)
+	var before Figures
+	file := filepath.Join(dir, broker+measured)
+	if err := read(file, &before); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return write(file, Figures{
+		Throughput: cmp.Or(f.Throughput, before.Throughput),
+		Shared:     cmp.Or(f.Shared, before.Shared),
+		Latency:    cmp.Or(f.Latency, before.Latency),
+	})
 }
 
 // Write writes a table to a file.

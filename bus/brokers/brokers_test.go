@@ -23,8 +23,10 @@ func TestReadAndCompare(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := (Figures{Throughput: 0.5, Limit: 0.8, Latency: 2}).Record(dir, "x"); err != nil {
-		t.Fatal(err)
+	for _, f := range []Figures{{Throughput: 0.7, Latency: 2}, {Shared: 0.5}} {
+		if err := f.Record(dir, "x"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	more := one("y", map[string]Answer{"A": no}, Promise{Name: "Z"}, promises[0], promises[1])
 	if err := more.Record(dir); err != nil { // -run named one test
@@ -52,7 +54,7 @@ func TestReadAndCompare(t *testing.T) {
 	if got := all.Unseen(x); !slices.Equal(got, []string{"Z"}) {
 		t.Errorf("unseen %q", got)
 	}
-	if row := strings.Join(x.Row(), " "); !strings.Contains(row, "1 of 2") || !strings.Contains(row, "0.50 of 0.80 2.00") {
+	if row := strings.Join(x.Row(), " "); !strings.Contains(row, "1 of 2") || !strings.Contains(row, "0.70 (0.50) 2.00") {
 		t.Errorf("row %q", row)
 	}
 	other := one("x", map[string]Answer{"A": yes, "B": yes}, promises...)

@@ -26,7 +26,10 @@ func (b Broker) Row() []string {
 		"", "", strings.Join(b.Logins, ", "),
 	}
 	if f := b.Figures; f != nil {
-		row[8], row[9] = fmt.Sprintf("%.2f of %.2f", f.Throughput, f.Limit), fmt.Sprintf("%.2f", f.Latency)
+		row[8], row[9] = ratio(f.Throughput), ratio(f.Latency)
+		if f.Shared > 0 {
+			row[8] += fmt.Sprintf(" (%.2f)", f.Shared)
+		}
 	}
 	return row
 }
@@ -42,6 +45,13 @@ func (b Broker) Count() (kept, of int) {
 		}
 	}
 	return kept, of + len(b.Answers)
+}
+
+func ratio(v float64) string {
+	if v == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", v)
 }
 
 // size shows a size, to the byte where it is no round one.

@@ -21,11 +21,11 @@ const legend = `
 - **Durable**: what it has confirmed survives kill -9. **Order**: messages of one sender come in their order, barring redelivery.
 - **Largest** is the largest message in bytes; a job has at most 65,535 on every broker. **Priority**: what another client calls
   urgent comes first; cbsdmq itself has no urgent jobs.
-- **Throughput**: jobs a second end to end with 16 in flight, as a share of those on a bus in memory, of what can be left of those:
-  server, agent, client and commands share two cores, and a job is two messages. How much processor time these take is measured
-  with as many in flight, put, received and acknowledged with nothing done about them. **Latency** of a job when it is the only
-  one, as a multiple of what broker, disk and fork take alone. All from one run of ` + "`go run ./bench -broker NAME`" + `; a dash where it
-  was not measured.
+- **Throughput**: jobs a second end to end with 16 in flight, as a share of those on a bus in memory, where client, agent and
+  commands have one processor and the servers another; in brackets where all share the two, so that a message costs the jobs
+  what it costs the server. **Latency** of a job when it is the only one, as a multiple of what broker, disk and fork take alone.
+  Embedded NATS and ZeroMQ have no server, and both processors; the three servers of the cluster share a disk, too. From
+  ` + "`go run ./bench -broker NAME`" + `, and that with ` + "`-shared`" + `; a dash where it was not measured.
 
 ## The promises
 

@@ -19,10 +19,9 @@ each: which of the promises of a broker it keeps, killed and frozen too, whether
 what it confirmed survives that, the order, the largest message, the ways to log
 in. With NAME, each promise, and how or why not.
 
-THROUGHPUT is a share of what a bus in memory carries, with 16 jobs in flight, of
-what two messages a job can leave of it where all share two cores; LATENCY of a job
-alone a multiple of what broker, disk and fork take. All are of one run of the
-bench.`,
+THROUGHPUT is a share of what a bus in memory carries, with 16 jobs in flight and
+servers that have a processor of their own (in brackets: that share one with the
+jobs); LATENCY of a job alone a multiple of what broker, disk and fork take.`,
 		Example: `  cbsdmq brokers
   cbsdmq brokers rabbitmq
   cbsdmq brokers -o json | jq -r 'select(.promises.Priority.kept=="yes").name'`,

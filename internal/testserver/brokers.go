@@ -15,6 +15,7 @@ type Broker struct {
 	Same    string // name of the same broker, where this is only another way to run it
 	Forgets bool   // a restart loses what it had confirmed, and its numbers begin again
 	Slow    bool   // its start takes some seconds
+	Java    bool   // it is fast once it has run for a minute, where a Stage is Long
 
 	// ForgetsReplies: those that nobody has read are gone with the agent that is
 	// the server; jobs are not.
@@ -88,7 +89,7 @@ var Brokers = []Broker{
 		Start: one(func(t testing.TB) *Process { return RabbitMQ(t) }),
 	},
 	{
-		Name: "kafka", Section: "kafka", Keys: uri(""), Slow: true, Reorders: true,
+		Name: "kafka", Section: "kafka", Keys: uri(""), Slow: true, Java: true, Reorders: true,
 		Start: func(t testing.TB, at Place) []*Process {
 			if at.Via == nil {
 				return []*Process{Kafka(t)}
@@ -98,11 +99,11 @@ var Brokers = []Broker{
 		},
 	},
 	{
-		Name: "activemq", Section: "activemq", Keys: uri(""), Slow: true,
+		Name: "activemq", Section: "activemq", Keys: uri(""), Slow: true, Java: true,
 		Start: one(func(t testing.TB) *Process { return ActiveMQ(t, ActiveMQAsInstalled()) }),
 	},
 	{
-		Name: "artemis", Section: "activemq", Keys: uri(""), Slow: true, Reorders: true,
+		Name: "artemis", Section: "activemq", Keys: uri(""), Slow: true, Java: true, Reorders: true,
 		Start: one(ArtemisAsInstalled),
 	},
 	{Name: "zeromq", Section: "zeromq", Keys: uri("tcp://"), Direct: true, ForgetsReplies: true},

@@ -32,7 +32,9 @@ func javaServer(t testing.TB, name, jar string) (root, classpath string) {
 func java(t testing.TB, dir, classpath string, args ...string) (string, []string) {
 	t.Helper()
 	path := Require(t, "java", "apt-get install openjdk-17-jdk-headless (Debian), pkg install openjdk17 (FreeBSD)")
-	return path, append([]string{
-		"-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.io.tmpdir=" + dir, "-cp", classpath,
-	}, args...)
+	small := []string{"-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-Djava.io.tmpdir=" + dir, "-cp", classpath}
+	if s, ok := t.(*Stage); !ok || !s.Long {
+		small = append(small, "-XX:TieredStopAtLevel=1") // compiled soon, not well
+	}
+	return path, append(small, args...)
 }

@@ -17,6 +17,12 @@ type Stage struct {
 	dir        string
 	log        func(format string, args ...any)
 
+	// Launcher is the command that servers are started by, as taskset; nil: none.
+	Launcher []string
+
+	// Long says that servers run for minutes: what takes time to become fast may.
+	Long bool
+
 	mu   sync.Mutex
 	undo []func()
 	n    int

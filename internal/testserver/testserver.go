@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,14 +91,29 @@ func (p *Process) Start(t testing.TB) {
 	p.await(t)
 }
 
+// StartAll is Start for servers of which none can serve alone.
+func StartAll(t testing.TB, servers []*Process) {
+	t.Helper()
+	for _, p := range servers {
+		p.launch(t)
+	}
+	for _, p := range servers {
+		p.await(t)
+	}
+}
+
 func (p *Process) launch(t testing.TB) {
 	t.Helper()
-	cmd := exec.Command(p.path, p.args...)
+	command := append([]string{p.path}, p.args...)
+	if s, ok := t.(*Stage); ok {
+		command = slices.Concat(s.Launcher, command)
+	}
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out
 	cmd.Env = p.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // some servers are started by a script
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("starting %s: %v", p.path, err)
+		t.Fatalf("starting %s: %v", command[0], err)
 	}
 	p.cmd = cmd
 }
