@@ -382,6 +382,20 @@ func TestExcused(t *testing.T) {
 			h.Replies = append(h.Replies, r)
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.2)})
 		},
+		"a broker gave a number again to who did not learn it": func(h *History) {
+			h.Jobs = append(h.Jobs, Job{
+				ID: "forgotten", Pool: "pool1", Legacy: true,
+				Submits: []Submit{{At: at(10), Done: at(10), Confirmed: true, Address: "17"}},
+			})
+			h.reply("17").For = "forgotten"
+			for i := range h.Jobs {
+				if h.Jobs[i].ID == "hostile" {
+					h.Jobs[i].Submits[0].Address, h.Jobs[i].Submits[0].Confirmed = "", false
+				}
+			}
+			h.reply("17").At = at(13.5)
+			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(11)})
+		},
 		"there was no room for output": func(h *History) {
 			h.Outputs[0].Missing, h.Outputs[0].Data = 12, nil
 			h.Events = append(h.Events, Event{Kind: DiskFull, From: at(2), At: at(4)})

@@ -93,16 +93,24 @@ func newTrial(h *History, r Rules) *trial {
 	return t
 }
 
-// nameless reports whether a reply may be a stranger's without anything in it that
-// would tell: the exit status of a program that waited for a number, which its
-// broker may have given again.
+// nameless reports whether a reply to who waits for a number may be a stranger's
+// without anything that would tell: its broker may have given the number again, and
+// all that is seen is the exit status of a program, or somebody has not learned
+// which number his job was given.
 func (t *trial) nameless(reply Reply) bool {
 	waits := t.jobs[reply.For]
-	return reply.Short && reply.Job == "" && waits != nil && waits.Legacy && !waits.Asks &&
-		slices.ContainsFunc(t.Events, func(e Event) bool {
-			return e.Kind == BrokerForgot && (e.Pool == "" || e.Pool == waits.Pool) &&
-				e.At.After(waits.first().Add(-t.Slack)) && e.At.Before(reply.At.Add(t.Slack))
-		})
+	if waits == nil || !waits.Legacy || waits.Asks {
+		return false
+	}
+	since := func(at time.Time) bool {
+		return at.After(waits.first().Add(-t.Slack)) && at.Before(reply.At.Add(t.Slack))
+	}
+	again := slices.ContainsFunc(t.Events, func(e Event) bool {
+		return e.Kind == BrokerForgot && (e.Pool == "" || e.Pool == waits.Pool) && since(e.At)
+	})
+	return again && (reply.Short && reply.Job == "" || slices.ContainsFunc(t.order, func(f *file) bool {
+		return f != waits && f.Legacy && f.Pool == waits.Pool && since(f.first()) && f.Submits[0].Address == ""
+	}))
 }
 
 // concerned finds the job of a reply, nil if it is of none. there are those with
