@@ -21,6 +21,8 @@ const (
 
 	// window is how many messages of one Put may be without confirmation.
 	window = 256
+
+	unheardMax = 5 // times that a server may have nobody who takes what is put
 )
 
 // sent is a message on its way.
@@ -46,12 +48,22 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 	for i := range todo {
 		todo[i] = i
 	}
-	for {
+	for tries := 0; ; tries++ {
 		c.publish(ctx, ms, out, results, todo)
-		if c.cluster == "" {
-			break
-		}
 		todo = todo[:0]
+		if c.cluster == "" {
+			// A stream is found a moment before it takes something, while somebody
+			// else makes it. What nobody took is not stored.
+			for i, r := range results {
+				if errors.Is(r.Err, jetstream.ErrNoStreamResponse) {
+					todo = append(todo, i)
+				}
+			}
+			if len(todo) == 0 || tries == unheardMax || !c.pause(ctx, rest) {
+				break
+			}
+			continue
+		}
 		timeout := false
 		for i, r := range results {
 			if leaderless(r.Err) && ctx.Err() == nil {

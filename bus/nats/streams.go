@@ -36,8 +36,11 @@ func (c *conn) stream(ctx context.Context, p place) (*stream, error) {
 		js, err = c.js.Stream(ctx, p.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			js, err = c.js.CreateStream(ctx, p.config(c.copies()))
-			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster
-				js, err = c.js.Stream(ctx, p.stream)
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || overlaps(err) {
+				// Somebody was faster, or another stream has our subjects.
+				if made, merr := c.js.Stream(ctx, p.stream); !errors.Is(merr, jetstream.ErrStreamNotFound) {
+					js, err = made, merr
+				}
 			}
 		}
 		return err
@@ -46,6 +49,15 @@ func (c *conn) stream(ctx context.Context, p place) (*stream, error) {
 		return nil, fmt.Errorf("stream %s: %w", p.stream, err)
 	}
 	return c.remember(p, c.bring(ctx, js)), nil
+}
+
+// subjectsOverlap is the server's error for subjects that another stream has; also
+// to one of two who make the same stream at once (errors.json of nats-server).
+const subjectsOverlap = 10065
+
+func overlaps(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == subjectsOverlap
 }
 
 // bring gives a stream what it lacks: TTLs where it was made when the server was
