@@ -204,16 +204,11 @@ func (b *bench) connect(ctx context.Context, s *service, file string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		var closer io.Closer
-		s.bus, closer, err = s.open(ctx)
-		if err != nil {
-			return err
-		}
-		if _, err = s.bus.Inspect(ctx, bus.Tube{Name: s.tube}); err == nil {
-			s.undo = append(s.undo, func() { closer.Close() })
+		b, closer, err := s.reach(ctx)
+		if err == nil {
+			s.bus, s.undo = b, append(s.undo, func() { closer.Close() })
 			break
 		}
-		closer.Close()
 		if ctx.Err() != nil {
 			return err
 		}
@@ -231,23 +226,31 @@ func (b *bench) connect(ctx context.Context, s *service, file string) error {
 	return nil
 }
 
+// reach is open, if the broker answers.
+func (s *service) reach(ctx context.Context) (*bus.Bus, io.Closer, error) {
+	b, closer, err := s.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := b.Inspect(ctx, bus.Tube{Name: s.tube}); err != nil {
+		closer.Close()
+		return nil, nil, err
+	}
+	return b, closer, nil
+}
+
 // served waits until the broker answers a new client: servers of a cluster accept
 // connections before they have elected who leads them.
 func (s *service) served(ctx context.Context) error {
 	const attempt = 200 * time.Millisecond
 	for {
-		err := func() error {
-			ctx, cancel := context.WithTimeout(ctx, attempt)
-			defer cancel()
-			b, closer, err := s.open(ctx)
-			if err != nil {
-				return err
-			}
-			defer closer.Close()
-			_, err = b.Inspect(ctx, bus.Tube{Name: s.tube})
-			return err
-		}()
-		if err == nil || ctx.Err() != nil {
+		within, cancel := context.WithTimeout(ctx, attempt)
+		_, closer, err := s.reach(within)
+		cancel()
+		if err == nil {
+			return closer.Close()
+		}
+		if ctx.Err() != nil {
 			return err
 		}
 		time.Sleep(5 * time.Millisecond)

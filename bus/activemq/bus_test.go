@@ -11,6 +11,11 @@ import (
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
+var servers = map[string]func(testing.TB) *testserver.Process{
+	"classic": func(t testing.TB) *testserver.Process { return testserver.ActiveMQ(t) },
+	"artemis": testserver.Artemis,
+}
+
 const library = "Azure/go-amqp."
 
 func TestClassic(t *testing.T) {
@@ -44,10 +49,7 @@ func suite(t *testing.T, name string, start func(*testing.T) *testserver.Process
 // Who holds a message and has not received for a while still gets the others:
 // those that were sent ahead, and those that are put later.
 func TestHeldWhileResting(t *testing.T) {
-	for name, start := range map[string]func(testing.TB) *testserver.Process{
-		"classic": func(t testing.TB) *testserver.Process { return testserver.ActiveMQ(t) },
-		"artemis": testserver.Artemis,
-	} {
+	for name, start := range servers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := dial(t, start(t).Addr)
@@ -101,10 +103,7 @@ func driver(t testing.TB, cfg bus.Config) bus.Driver {
 // A queue's reader that takes one at a time, and is gone, has changed no order,
 // also where all had come back before.
 func TestOneAtATimeKeepsOrder(t *testing.T) {
-	for name, start := range map[string]func(testing.TB) *testserver.Process{
-		"classic": func(t testing.TB) *testserver.Process { return testserver.ActiveMQ(t) },
-		"artemis": testserver.Artemis,
-	} {
+	for name, start := range servers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			addr := start(t).Addr

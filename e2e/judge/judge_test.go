@@ -107,6 +107,17 @@ func (h *History) without(name string) {
 	h.Replies = rs
 }
 
+// forgets has the broker forget a job of the number that the hostile one is given
+// then; who submitted it reads that one's reply.
+func (h *History) forgets() {
+	h.Jobs = append(h.Jobs, Job{
+		ID: "forgotten", Pool: "pool1", Legacy: true,
+		Submits: []Submit{{At: at(10), Done: at(10), Confirmed: true, Address: "17"}},
+	})
+	h.reply("17").For = "forgotten"
+	h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(11)})
+}
+
 func TestInnocent(t *testing.T) {
 	v := Judge(innocent(), rules)
 	if v.Convicted() > 0 {
@@ -361,12 +372,7 @@ func TestExcused(t *testing.T) {
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.2)})
 		},
 		"a broker gave the number of a job that it forgot to one that is refused": func(h *History) {
-			h.Jobs = append(h.Jobs, Job{
-				ID: "forgotten", Pool: "pool1", Legacy: true,
-				Submits: []Submit{{At: at(10), Done: at(10), Confirmed: true, Address: "17"}},
-			})
-			h.reply("17").For = "forgotten"
-			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(11)})
+			h.forgets()
 		},
 		"a broker gave a number again to who tells it to nobody": func(h *History) {
 			h.job("b").Submits[0].Address = "a program"
@@ -383,18 +389,13 @@ func TestExcused(t *testing.T) {
 			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.2)})
 		},
 		"a broker gave a number again to who did not learn it": func(h *History) {
-			h.Jobs = append(h.Jobs, Job{
-				ID: "forgotten", Pool: "pool1", Legacy: true,
-				Submits: []Submit{{At: at(10), Done: at(10), Confirmed: true, Address: "17"}},
-			})
-			h.reply("17").For = "forgotten"
+			h.forgets()
 			for i := range h.Jobs {
 				if h.Jobs[i].ID == "hostile" {
 					h.Jobs[i].Submits[0].Address, h.Jobs[i].Submits[0].Confirmed = "", false
 				}
 			}
 			h.reply("17").At = at(13.5)
-			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(11)})
 		},
 		"there was no room for output": func(h *History) {
 			h.Outputs[0].Missing, h.Outputs[0].Data = 12, nil
