@@ -22,7 +22,7 @@ const (
 	// window is how many messages of one Put may be without confirmation.
 	window = 256
 
-	unheardMax = 5 // times that a server may have nobody who takes what is put
+	untakenMax = 5 // times that a server may have nobody who takes what is put
 )
 
 // sent is a message on its way.
@@ -51,22 +51,9 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 	for tries := 0; ; tries++ {
 		c.publish(ctx, ms, out, results, todo)
 		todo = todo[:0]
-		if c.cluster == "" {
-			// A stream is found a moment before it takes something, while somebody
-			// else makes it. What nobody took is not stored.
-			for i, r := range results {
-				if errors.Is(r.Err, jetstream.ErrNoStreamResponse) {
-					todo = append(todo, i)
-				}
-			}
-			if len(todo) == 0 || tries == unheardMax || !c.pause(ctx, rest) {
-				break
-			}
-			continue
-		}
 		timeout := false
 		for i, r := range results {
-			if leaderless(r.Err) && ctx.Err() == nil {
+			if c.untaken(r.Err, tries) && ctx.Err() == nil {
 				todo = append(todo, i)
 				timeout = timeout || errors.Is(r.Err, jetstream.ErrAsyncPublishTimeout)
 			}
@@ -84,6 +71,17 @@ func (c *conn) Put(ctx context.Context, ms ...bus.Message) []bus.Result {
 		c.settle(ctx, out, results)
 	}
 	return results
+}
+
+// untaken reports whether a message is put again that met err, after so many tries
+// before.
+func (c *conn) untaken(err error, tries int) bool {
+	if c.cluster != "" {
+		return leaderless(err)
+	}
+	// A stream is found a moment before it takes something, while somebody else makes
+	// it. What nobody took is not stored.
+	return tries < untakenMax && errors.Is(err, jetstream.ErrNoStreamResponse)
 }
 
 // publish sends those of ms that todo names and waits for their confirmations.
