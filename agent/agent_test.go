@@ -852,3 +852,31 @@ func TestJobWithoutNumber(t *testing.T) {
 		t.Errorf("begun: %q", begun)
 	}
 }
+
+// watched is a broker that tells who consumes its tubes, and how.
+type watched struct {
+	Bus
+	options chan<- bus.ConsumeOptions
+}
+
+func (b watched) Consume(ctx context.Context, o bus.ConsumeOptions) (bus.Consumer, error) {
+	b.options <- o
+	return b.Bus.Consume(ctx, o)
+}
+
+// Jobs are read by one who says that nobody else does: some brokers keep their
+// order only then.
+func TestReadsAlone(t *testing.T) {
+	b := newBench(t)
+	options := make(chan bus.ConsumeOptions, 10)
+	b.adjust = func(c *Config) { c.Endpoints[0].Bus = watched{c.Endpoints[0].Bus, options} }
+	b.start()
+	for o := range options { // or the test does not end
+		if o.Tubes[0].Name == "jobs" {
+			if !o.Alone {
+				t.Error("the reader of jobs does not say that it is alone")
+			}
+			return
+		}
+	}
+}
