@@ -50,7 +50,7 @@ func (d *Driver) dial(ctx context.Context, s endpoint.Server, within time.Durati
 	}
 	c.user, _ = s.Login(d.cfg)
 	if c.mechanism, err = d.mechanisms(s); err == nil {
-		c.main, err = c.connect(ctx)
+		c.main, err = c.connect(ctx, false)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -66,7 +66,8 @@ func (d *Driver) dial(ctx context.Context, s endpoint.Server, within time.Durati
 // messages hold up others of a link, so each consumer has its own.
 type link struct {
 	*kgo.Client
-	adm *kadm.Client
+	adm      *kadm.Client
+	consumes bool
 
 	mu      sync.Mutex
 	up      bool
@@ -76,10 +77,10 @@ type link struct {
 	seen    []*wire.Conn // while it is not up
 }
 
-// connect opens a link and checks that there is a Kafka with what we need, that
-// lets us in.
-func (c *conn) connect(ctx context.Context) (*link, error) {
-	l := &link{sockets: map[*socket]struct{}{}}
+// connect opens a link, of a consumer or for all else, and checks that there is a
+// Kafka with what we need, that lets us in.
+func (c *conn) connect(ctx context.Context, consumes bool) (*link, error) {
+	l := &link{consumes: consumes, sockets: map[*socket]struct{}{}}
 	cl, err := kgo.NewClient(
 		kgo.SeedBrokers(c.addr),
 		kgo.ClientID("cbsdmq"),
@@ -211,10 +212,27 @@ func (c *conn) open(ctx context.Context, l *link, network, addr string) (*socket
 // Read ends the conn when the broker has ended the connection.
 func (s *socket) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
+	s.lost(err)
+	return n, err
+}
+
+// Write ends the conn too, where it is a consumer's: nobody reads from a
+// connection that is idle, and the library would open another one in its place.
+// What the broker has handed out it frees when it learns that the first has gone,
+// which may be while the other one is in use.
+func (s *socket) Write(b []byte) (int, error) {
+	n, err := s.Conn.Write(b)
+	if s.link.consumes {
+		s.lost(err)
+	}
+	return n, err
+}
+
+// lost ends the conn if err says that the connection has ended.
+func (s *socket) lost(err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) && s.link.isUp() {
 		_ = s.conn.Fail(fmt.Errorf("connection to Kafka lost: %w", err))
 	}
-	return n, err
 }
 
 func (s *socket) Close() error {

@@ -53,7 +53,7 @@ func (k *consumer) openReaders(ctx context.Context, mailboxes []bus.Tube) error 
 	}
 	for _, r := range readers {
 		r.k, r.changed, r.ended = k, make(chan struct{}, 1), make(chan struct{})
-		if r.link, err = k.conn.connect(ctx); err != nil {
+		if r.link, err = k.conn.connect(ctx, true); err != nil {
 			return err
 		}
 		if _, err := r.link.adm.Metadata(ctx, ReplyTopic); err != nil { // learn where the leader is

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cbsd/cbsdmq/bus"
+	"github.com/cbsd/cbsdmq/internal/faultproxy"
 	"github.com/cbsd/cbsdmq/internal/testserver"
 )
 
@@ -21,7 +22,7 @@ func TestServer(t *testing.T) {
 	p := testserver.Kafka(t)
 	for name, test := range map[string]func(*testing.T, *testserver.Process){
 		"Foreign": testForeign, "Recreated": testRecreated, "Worn": testWorn, "Held": testHeld, "Gone": testGone, "Idle": testIdle,
-		"ReadIsGone": testReadIsGone, "Cut": testCut, "Settings": testSettings, "Replicas": testReplicas,
+		"ReadIsGone": testReadIsGone, "Cut": testCut, "Parted": testParted, "Settings": testSettings, "Replicas": testReplicas,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, p) })
 	}
@@ -305,6 +306,38 @@ func testCut(t *testing.T, p *testserver.Process) {
 	})
 	take(t, n)
 	take(t, n)
+}
+
+// testParted has the broker learn late of the end of a consumer's idle connection:
+// what was handed out there is the consumer's no longer.
+func testParted(t *testing.T, p *testserver.Process) {
+	q := queue(t)
+	direct := dial(t, p)
+	proxy := faultproxy.Start(t, p.Addr)
+	c, err := through(driver(t, bus.Config{URI: proxy.Addr()}), p.Addr, proxy.Addr()).Dial(within(t, enough))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	n := consume(t, c, q)
+	put(t, direct, q, "x")
+	held := receive(t, n)
+	proxy.Part()
+	put(t, direct, q, "y")
+	if ds, err := n.Receive(within(t, enough), 1); err == nil {
+		t.Errorf("received %q on another connection", ds[0].Body)
+	}
+	if err := n.Ack(within(t, enough), held); err == nil {
+		t.Error("acknowledged a delivery of a connection that has ended")
+	}
+	proxy.Bury()
+	other := consume(t, direct, q)
+	for _, want := range []string{"x", "y"} {
+		if d := take(t, other); string(d.Body) != want {
+			t.Errorf("received %q, want %q", d.Body, want)
+		}
+	}
+	nothing(t, other, 200*time.Millisecond)
 }
 
 // testSettings looks at the topics that we make, and at what is said of others.

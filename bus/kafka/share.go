@@ -66,7 +66,7 @@ func (k *consumer) openShare(ctx context.Context, tube string) (*share, error) {
 	if err := c.enrol(ctx, tube); err != nil {
 		return nil, err
 	}
-	l, err := c.connect(ctx)
+	l, err := c.connect(ctx, true)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ type Proxy struct {
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
-	change *sync.Cond // mute or closed changed
+	change *sync.Cond // mute, closed or a pair's orphan changed
 	pairs  map[*pair]struct{}
 	mute   bool // nothing comes back from the server
 	deaf   bool // nothing gets to the server
@@ -30,7 +30,10 @@ type Proxy struct {
 // pair is one connection through the proxy.
 type pair struct {
 	client, server *net.TCPConn
-	hole           bool // something that the client said was thrown away; under Proxy.mu
+
+	// Under Proxy.mu.
+	hole   bool // something that the client said was thrown away
+	orphan bool // the server has not been told that the client is gone
 }
 
 func (p *pair) close() {
@@ -71,6 +74,31 @@ func (p *Proxy) Cut() {
 	for c := range p.pairs {
 		c.close()
 	}
+}
+
+// Part resets the client's side of all connections. To the server they look as
+// before, until Bury.
+func (p *Proxy) Part() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.pairs {
+		c.orphan = true
+		c.client.SetLinger(0)
+		c.client.Close()
+	}
+}
+
+// Bury ends the connections that Part has left.
+func (p *Proxy) Bury() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.pairs {
+		if c.orphan {
+			c.orphan = false
+			c.close()
+		}
+	}
+	p.change.Broadcast()
 }
 
 // Mute holds back everything that the server says: its word is lost if Cut
@@ -159,6 +187,11 @@ func (p *Proxy) serve(client *net.TCPConn) {
 	var up sync.WaitGroup
 	up.Go(func() {
 		io.Copy(ear{p, c}, c.client)
+		p.mu.Lock()
+		for c.orphan && !p.closed {
+			p.change.Wait()
+		}
+		p.mu.Unlock()
 		c.server.CloseWrite()
 	})
 	p.back(c)
@@ -195,8 +228,11 @@ func (p *Proxy) back(c *pair) {
 		for p.mute && !p.closed && err == nil {
 			p.change.Wait()
 		}
-		delay := p.delay
+		delay, orphan := p.delay, c.orphan
 		p.mu.Unlock()
+		if orphan && err == nil {
+			continue
+		}
 		if delay > 0 && n > 0 {
 			time.Sleep(delay)
 		}
