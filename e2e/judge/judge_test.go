@@ -397,6 +397,12 @@ func TestExcused(t *testing.T) {
 			}
 			h.reply("17").At = at(13.5)
 		},
+		"who had a number before reads what its next owner's command did": func(h *History) {
+			h.job("a").Legacy, h.job("b").Legacy = true, true
+			h.reply("b").For = "pool1/a"
+			h.Events = append(h.Events, Event{Kind: BrokerForgot, At: at(1.2)})
+			h.Jobs = append(h.Jobs, Job{ID: "original", Pool: "pool1", Command: "bset", Legacy: true, Submits: []Submit{{At: at(1.6)}}})
+		},
 		"there was no room for output": func(h *History) {
 			h.Outputs[0].Missing, h.Outputs[0].Data = 12, nil
 			h.Events = append(h.Events, Event{Kind: DiskFull, From: at(2), At: at(4)})

@@ -99,7 +99,7 @@ func newTrial(h *History, r Rules) *trial {
 // which number his job was given.
 func (t *trial) nameless(reply Reply) bool {
 	waits := t.jobs[reply.For]
-	if waits == nil || !waits.Legacy || waits.Asks {
+	if waits == nil || !waits.Legacy || waits.Asks || t.printed[reply.Job] != nil {
 		return false
 	}
 	since := func(at time.Time) bool {
