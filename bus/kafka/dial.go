@@ -27,13 +27,14 @@ import (
 const (
 	dialTimeout = 10 * time.Second // of a further connection
 
-	// idleTimeout is when a connection that nobody needs is closed by us, before
-	// the broker does it (after 10 minutes) and it looks like a fault.
-	idleTimeout = 2 * time.Minute
-
 	// maxRead is more than any answer has.
 	maxRead = 64 << 20
 )
+
+// idleTimeout is when a connection that nobody needs is closed by us, before the
+// broker does it (after 10 minutes) and it looks like a fault. One that has a
+// session is used more often than that. Tests make it shorter.
+var idleTimeout = 2 * time.Minute
 
 // Dial connects to the first broker that lets us.
 func (d *Driver) Dial(ctx context.Context) (bus.Conn, error) {

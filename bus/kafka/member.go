@@ -64,10 +64,12 @@ func (s *share) stayAlive() {
 // does not let us keeps it for as long as the topic says.
 func (s *share) cut(ctx context.Context) {
 	s.k.mu.Lock()
-	done := s.done
-	s.done = false
+	due := s.uncut > 0
+	if due {
+		s.uncut--
+	}
 	s.k.mu.Unlock()
-	if !done {
+	if !due {
 		return
 	}
 	if o, err := s.k.conn.place(ctx, s.tube); err == nil && o.StartOffset > 0 {

@@ -31,6 +31,10 @@ const (
 	patience = 8
 
 	leaveTimeout = time.Second // of a consumer that has failed
+
+	// cuts is how many beats cut the topic after something was accepted: the group
+	// stores that a while later.
+	cuts = 2
 )
 
 // share reads a topic as a member of its share group. All requests but the
@@ -47,12 +51,13 @@ type share struct {
 	ended   chan struct{} // run has
 
 	// Under k.mu.
-	acks map[int64]int8     // to be told to the broker, by offset
-	out  map[int64]struct{} // handed out to us and not settled
-	done bool               // something was accepted since the topic was cut
+	acks  map[int64]int8     // to be told to the broker, by offset
+	out   map[int64]struct{} // handed out to us and not settled
+	uncut int                // beats that are to cut the topic, as something was accepted
 
 	// Of run.
-	epoch   int32 // of the session at the broker; 0 = there is none
+	epoch   int32     // of the session at the broker; 0 = there is none
+	asked   time.Time // when it last heard of us
 	renewed time.Time
 	lock    time.Duration // how long out is ours
 	refused int           // answers in a row
@@ -99,7 +104,7 @@ func (s *share) look() {
 }
 
 func (s *share) accept(ms []*message) {
-	s.done = true
+	s.uncut = cuts
 	for _, m := range ms {
 		s.say(m, ackAccept)
 	}
@@ -127,11 +132,12 @@ func (s *share) run() {
 		pending := len(s.acks) > 0
 		held := len(s.out) > 0
 		s.k.mu.Unlock()
+		idle := s.epoch > 0 && time.Since(s.asked) >= idleTimeout/2
 		var err error
 		switch {
 		case closed || s.k.conn.Failed() != nil:
 			return
-		case renew || pending && (want == 0 || s.epoch == 0):
+		case renew || want == 0 && idle || pending && (want == 0 || s.epoch == 0):
 			err = s.acknowledge(context.Background(), renew, false)
 		case want > 0:
 			err = s.fetch(want, wait)
@@ -152,15 +158,18 @@ func (s *share) run() {
 
 // wait returns when there may be something to do.
 func (s *share) wait(held bool) {
-	var due <-chan time.Time
-	if held {
-		t := time.NewTimer(time.Until(s.renewed.Add(s.lock / 3)))
-		defer t.Stop()
-		due = t.C
+	next := time.Now().Add(idleTimeout / 2)
+	if s.epoch > 0 {
+		next = s.asked.Add(idleTimeout / 2)
 	}
+	if renew := s.renewed.Add(s.lock / 3); held && renew.Before(next) {
+		next = renew
+	}
+	t := time.NewTimer(time.Until(next))
+	defer t.Stop()
 	select {
 	case <-s.changed:
-	case <-due:
+	case <-t.C:
 	case <-s.k.conn.Dead():
 	}
 }
@@ -210,6 +219,7 @@ func (s *share) acknowledge(ctx context.Context, renew, final bool) error {
 		req.Topics = append(req.Topics, t)
 	}
 	begun := time.Now()
+	s.asked = begun
 	k, err := s.link.Broker(int(s.leader)).Request(ctx, req)
 	if err != nil {
 		return err
@@ -248,6 +258,7 @@ func (s *share) fetch(n int, wait time.Duration) error {
 		req.Topics = append(req.Topics, t)
 	}
 	begun := time.Now()
+	s.asked = begun
 	k, err := s.link.Broker(int(s.leader)).Request(context.Background(), req)
 	if err != nil {
 		return err
@@ -336,17 +347,18 @@ func (s *share) take(p *kmsg.ShareFetchResponseTopicPartition, begun time.Time) 
 			}
 		}
 	}
-	for _, m := range old {
-		if err := s.renew(m); err != nil {
-			return err
+	for i, err := range s.renew(old) {
+		if err == nil {
+			over = append(over, old[i].Offset)
+		} else { // to be handed out as it is, as long as the broker does
+			fresh = append(fresh, old[i])
 		}
-		over = append(over, m.Offset)
 	}
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	maps.Copy(s.acks, words)
 	for _, o := range over {
-		s.acks[o], s.done = ackAccept, true
+		s.acks[o], s.uncut = ackAccept, cuts
 	}
 	if len(s.out) == 0 {
 		s.renewed = begun
@@ -364,10 +376,19 @@ func (s *share) message(r *kgo.Record) *message {
 	return &message{Record: r, source: s, tube: s.tube, id: idOf(r, s.topic)}
 }
 
-// renew puts a copy of a message in its place, which has not come yet.
-func (s *share) renew(m *message) error {
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+// renew puts copies of messages that have not come yet, while what is held is still
+// ours, and returns for each why it could not.
+func (s *share) renew(ms []*message) []error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.lock/2)
 	defer cancel()
-	put := func() chan error { return s.k.conn.produce(ctx, again(s.tube, m.id, m.Record)) }
-	return s.k.conn.confirmed(ctx, s.tube, put(), put)
+	put := func(m *message) chan error { return s.k.conn.produce(ctx, again(s.tube, m.id, m.Record)) }
+	confirms := make([]chan error, len(ms))
+	for i, m := range ms {
+		confirms[i] = put(m)
+	}
+	errs := make([]error, len(ms))
+	for i, m := range ms {
+		errs[i] = s.k.conn.confirmed(ctx, s.tube, confirms[i], func() chan error { return put(m) })
+	}
+	return errs
 }
