@@ -209,7 +209,9 @@ func TestHugeJob(t *testing.T) {
 	needProc(t)
 	t.Parallel()
 	broker := testserver.BeanstalkdWithoutBinlog(t, "-z", "70000000")
-	w := newWorld(t, beanstalkdAt(broker.Addr))
+	config := beanstalkdAt(broker.Addr)
+	config["beanstalkd"].(map[string]any)["publish_timeout"] = 60 // to send 64 MB in
+	w := newWorld(t, config)
 	w.record()
 	a := w.agent("")
 	o := w.original()

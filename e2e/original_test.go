@@ -247,14 +247,13 @@ func TestManyJobsAtOnce(t *testing.T) {
 	guests := []string{"vm1", "vm2", "vm3", "vm4", "vm5", "vm6"}
 	w.guest(guests...)
 	o := w.original()
-	ids := make(map[uint64]string)
+	var ids []uint64
 	for i := range 200 {
-		guest := guests[i%len(guests)]
-		ids[o.put(body("bset", "jname="+guest, fmt.Sprintf("tags=n%d", i)))] = guest
+		ids = append(ids, o.put(body("bset", "jname="+guests[i%len(guests)], fmt.Sprintf("tags=n%d", i))))
 	}
 	w.agent("")
 	ends := make(map[string]cbsdmq.Reply)
-	for id := range ids {
+	for _, id := range ids {
 		r := o.replies(id, 1)[0]
 		ends[r.ID] = r
 	}

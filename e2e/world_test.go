@@ -288,7 +288,9 @@ func (w *world) connect() *client.Client {
 	testserver.Eventually(w.t, 2*patience, func() (err error) {
 		ctx, cancel := context.WithTimeout(w.t.Context(), patience/2) // some brokers make a mailbox slowly
 		defer cancel()
-		w.client, err = client.Open(ctx, client.Options{Bus: b, Pool: "pool1", Tube: s.Tube, ReplyPrefix: s.ReplyTubePrefix})
+		w.client, err = client.Open(ctx, client.Options{
+			Bus: b, Pool: "pool1", Tube: s.Tube, ReplyPrefix: s.ReplyTubePrefix, AcceptTimeout: -1, // tests say how long they wait
+		})
 		return err
 	})
 	return w.client

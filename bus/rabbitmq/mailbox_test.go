@@ -16,9 +16,10 @@ import (
 // fresh is a connection to a server of its own.
 func fresh(t *testing.T) (context.Context, *conn) {
 	t.Helper()
+	p := testserver.RabbitMQ(t) // takes as long as it takes
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	c, err := driver(t, bus.Config{URI: testserver.RabbitMQ(t).Addr}).Dial(ctx)
+	c, err := driver(t, bus.Config{URI: p.Addr}).Dial(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +97,7 @@ func TestMailboxIsRenewed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const short = time.Second // in place of MailboxMaxAge
+	const short = 3 * time.Second // in place of MailboxMaxAge
 	box := bus.Tube{Name: "unread", Kind: bus.Mailbox}
 	if _, err := ch.QueueDeclare(box.Name, true, false, false, false, amqp.Table{"x-expires": short.Milliseconds()}); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ var kills = flag.Int("kills", 2, "how often the server is killed behind new queu
 func TestKilledBehindNewQueue(t *testing.T) {
 	p := testserver.RabbitMQ(t)
 	d := driver(t, bus.Config{URI: p.Addr})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(*kills)*10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+*kills)*2*time.Minute)
 	defer cancel()
 	dial := func() (c bus.Conn) {
 		testserver.Eventually(t, time.Minute, func() (err error) { c, err = d.Dial(ctx); return err })
