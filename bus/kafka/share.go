@@ -57,7 +57,7 @@ type share struct {
 
 	// Of run.
 	epoch   int32     // of the session at the broker; 0 = there is none
-	asked   time.Time // when it last heard of us
+	asked   time.Time // when the broker was last asked for something
 	renewed time.Time
 	lock    time.Duration // how long out is ours
 	refused int           // answers in a row
@@ -128,21 +128,24 @@ func (s *share) run() {
 		s.k.mu.Lock()
 		closed := s.k.closed
 		want, wait := s.k.wanted()
-		renew := len(s.out) > 0 && time.Since(s.renewed) >= s.lock/3
 		pending := len(s.acks) > 0
 		held := len(s.out) > 0
 		s.k.mu.Unlock()
-		idle := s.epoch > 0 && time.Since(s.asked) >= idleTimeout/2
+		due := s.asked.Add(idleTimeout / 2) // for the session's sake
+		if held {
+			due = s.renewed.Add(s.lock / 3)
+		}
+		late := s.epoch > 0 && !time.Now().Before(due)
 		var err error
 		switch {
 		case closed || s.k.conn.Failed() != nil:
 			return
-		case renew || want == 0 && idle || pending && (want == 0 || s.epoch == 0):
-			err = s.acknowledge(context.Background(), renew, false)
+		case late && (held || want == 0) || pending && (want == 0 || s.epoch == 0):
+			err = s.acknowledge(context.Background(), late && held, false)
 		case want > 0:
 			err = s.fetch(want, wait)
 		default:
-			s.wait(held)
+			s.wait(due)
 		}
 		if err != nil {
 			if s.k.conn.Failed() == nil { // not for want of a connection
@@ -156,22 +159,25 @@ func (s *share) run() {
 	}
 }
 
-// wait returns when there may be something to do.
-func (s *share) wait(held bool) {
-	next := time.Now().Add(idleTimeout / 2)
+// wait returns when there may be something to do, at due if there is a session.
+func (s *share) wait(due time.Time) {
+	var late <-chan time.Time
 	if s.epoch > 0 {
-		next = s.asked.Add(idleTimeout / 2)
+		t := time.NewTimer(time.Until(due))
+		defer t.Stop()
+		late = t.C
 	}
-	if renew := s.renewed.Add(s.lock / 3); held && renew.Before(next) {
-		next = renew
-	}
-	t := time.NewTimer(time.Until(next))
-	defer t.Stop()
 	select {
 	case <-s.changed:
-	case <-t.C:
+	case <-late:
 	case <-s.k.conn.Dead():
 	}
+}
+
+// request asks the broker that leads the topic.
+func (s *share) request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	s.asked = time.Now()
+	return s.link.Broker(int(s.leader)).Request(ctx, req)
 }
 
 // batches takes what is to be told. Neighbours are told as one.
@@ -218,9 +224,7 @@ func (s *share) acknowledge(ctx context.Context, renew, final bool) error {
 		t.TopicID, t.Partitions = s.topic, append(t.Partitions, p)
 		req.Topics = append(req.Topics, t)
 	}
-	begun := time.Now()
-	s.asked = begun
-	k, err := s.link.Broker(int(s.leader)).Request(ctx, req)
+	k, err := s.request(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -233,7 +237,7 @@ func (s *share) acknowledge(ctx context.Context, renew, final bool) error {
 	}
 	s.epoch++
 	if renew {
-		s.renewed = begun
+		s.renewed = s.asked
 	}
 	return err
 }
@@ -257,9 +261,7 @@ func (s *share) fetch(n int, wait time.Duration) error {
 		t.TopicID, t.Partitions = s.topic, append(t.Partitions, p)
 		req.Topics = append(req.Topics, t)
 	}
-	begun := time.Now()
-	s.asked = begun
-	k, err := s.link.Broker(int(s.leader)).Request(context.Background(), req)
+	k, err := s.request(context.Background(), req)
 	if err != nil {
 		return err
 	}
@@ -277,7 +279,7 @@ func (s *share) fetch(n int, wait time.Duration) error {
 			if err := failure(p.ErrorCode, p.ErrorMessage); err != nil {
 				return s.refusal(err, false)
 			}
-			if err := s.take(&p, begun); err != nil {
+			if err := s.take(&p); err != nil {
 				return err
 			}
 		}
@@ -316,7 +318,7 @@ func (s *share) refusal(err error, told bool) error {
 }
 
 // take sorts what was handed out to us.
-func (s *share) take(p *kmsg.ShareFetchResponseTopicPartition, begun time.Time) error {
+func (s *share) take(p *kmsg.ShareFetchResponseTopicPartition) error {
 	if len(p.AcquiredRecords) == 0 {
 		return nil
 	}
@@ -361,7 +363,7 @@ func (s *share) take(p *kmsg.ShareFetchResponseTopicPartition, begun time.Time) 
 		s.acks[o], s.uncut = ackAccept, cuts
 	}
 	if len(s.out) == 0 {
-		s.renewed = begun
+		s.renewed = s.asked
 	}
 	if !s.k.closed { // else the end of the session gives them back
 		for _, m := range fresh {

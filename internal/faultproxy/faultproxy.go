@@ -219,6 +219,13 @@ func (e ear) Write(b []byte) (int, error) {
 	return e.server.Write(b)
 }
 
+// parted reports whether Part has ended the client's side, and Bury not the other.
+func (p *Proxy) parted(c *pair) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return c.orphan
+}
+
 // back copies from the server to the client.
 func (p *Proxy) back(c *pair) {
 	buf := make([]byte, 32<<10)
@@ -228,15 +235,16 @@ func (p *Proxy) back(c *pair) {
 		for p.mute && !p.closed && err == nil {
 			p.change.Wait()
 		}
-		delay, orphan := p.delay, c.orphan
+		delay := p.delay
 		p.mu.Unlock()
-		if orphan && err == nil {
-			continue
-		}
 		if delay > 0 && n > 0 {
 			time.Sleep(delay)
 		}
-		if _, werr := c.client.Write(buf[:n]); err != nil || werr != nil {
+		_, werr := c.client.Write(buf[:n])
+		if err == nil && werr != nil && p.parted(c) {
+			continue // the server is not to notice
+		}
+		if err != nil || werr != nil {
 			// The other direction ends with the client's own end.
 			c.client.CloseWrite()
 			if err != nil && !errors.Is(err, io.EOF) || werr != nil {
